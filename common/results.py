@@ -1,0 +1,172 @@
+"""What a run reports: the typed contents of `summary.json`, written by every engine and read by every page and report.
+
+`docs/summary.schema.json` is generated from `Summary`; a test keeps the two equal. Units: losses in nats a masked
+token, times in seconds, sizes in bytes. An interval is 95 %. A score never stands without its n and its class support.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+NO_DP = "no differential privacy"
+
+ModelName = Literal["federated", "base", "local-only", "centralised", "tf-idf"]
+
+
+class Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(Result):
+    """A value with its 95 % interval; the bounds are None where no interval can be given."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class FewShot(Result):
+    """Macro-F1 on the whole test set after training on `shots` labelled notes a class, over several draws.
+
+    `per_seed` holds one macro-F1 a draw; the interval of `macro_f1` is over the draws (Student's t). A class with fewer
+    training notes than `shots` gives all it has; `short_classes` counts those.
+    """
+
+    shots: int
+    macro_f1: Estimate
+    per_seed: list[float]
+    short_classes: int
+
+
+class TaskScore(Result):
+    """One model on one downstream task at one site: the frozen probe, or TF-IDF beside it.
+
+    `support` is test notes a class. Intervals of the three metrics are a bootstrap over test notes. `auroc` is macro
+    one-vs-rest over the classes that the test set holds; None where it is undefined.
+    """
+
+    site: str
+    task: str
+    model: ModelName
+    n_train: int
+    n_test: int
+    support: dict[str, int]
+    macro_f1: Estimate
+    accuracy: Estimate
+    auroc: Estimate | None
+    few_shot: list[FewShot]
+
+
+class Comparison(Result):
+    """Macro-F1 of the federated encoder minus that of `against`, on the same test notes of one site (paired bootstrap)."""
+
+    site: str
+    task: str
+    against: ModelName
+    difference: Estimate
+    n_test: int
+    verdict: Literal["better", "worse", "no clear difference"]
+
+
+class NotScored(Result):
+    """A task that could not be scored at a site, and why."""
+
+    site: str
+    task: str
+    reason: str
+
+
+class HeldOut(Result):
+    """The objective's loss on the site's held-out (dev) notes under the shared weights of a round."""
+
+    loss: float
+    notes: int
+    tokens: int
+
+
+class SiteRound(Result):
+    """One site in one round. `state` is "returned" or "left-out"; a site that was left out has a `reason`.
+
+    Bytes are of the weights: down to the site, up from it. `update_norm` is the L2 norm of what the site changed.
+    """
+
+    site: str
+    state: Literal["returned", "left-out"]
+    reason: str = ""
+    notes: int = 0
+    steps: int = 0
+    tokens: int = 0
+    loss: float | None = None
+    seconds: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    update_norm: float | None = None
+
+
+class Round(Result):
+    """One round. Round 0 is the base before any training: held-out losses only."""
+
+    number: int
+    attempts: int
+    seconds: float
+    sites: list[SiteRound]
+    held_out: dict[str, HeldOut]
+
+
+class SiteFacts(Result):
+    """What a site brings: notes in each split after duplicates were set aside, and tokens at the plan's maximum."""
+
+    name: str
+    train: int
+    dev: int
+    test: int
+    set_aside: int
+    tokens: int
+
+
+class Summary(Result):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    study: str
+    status: Literal["finished", "stopped"]
+    message: str = ""
+    privacy: str = NO_DP
+    plan_hash: str
+    seed: int
+    engine: Literal["inprocess", "flower"]
+    started: str
+    finished: str
+    seconds: float
+    versions: dict[str, str]
+    base: str
+    parameters: int
+    shared_parameters: int
+    sites: list[SiteFacts]
+    left_out_sites: dict[str, str]
+    rounds: list[Round]
+    scores: list[TaskScore]
+    comparisons: list[Comparison]
+    not_scored: list[NotScored]
+
+
+class EmbeddingPoint(Result):
+    """One simulated note on the map; `label` is what a person reads when pointing at it."""
+
+    site: str
+    category: str
+    label: str
+    x: float
+    y: float
+
+
+class EmbeddingMap(Result):
+    """Note embeddings in two dimensions, for simulated data only.
+
+    Never build one from a real site's notes: a point a note would leave the site, and a neighbourhood of points can say
+    what a note is about. `explained` is the share of the variance on each axis (0 to 1).
+    """
+
+    points: list[EmbeddingPoint]
+    model: str
+    method: str = "PCA"
+    explained: list[float]

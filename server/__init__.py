@@ -1,0 +1,1 @@
+"""At the coordinator: rounds, checkpoints, reports; never a note."""

@@ -1,0 +1,11 @@
+"""The figures of a run: pure functions from a `Summary` to a Plotly figure, shared by the report and the dashboard.
+
+A figure has no title (the page that shows it has one), a transparent background, and a font colour for a light page; a
+page that is dark sets `layout.font.color`. A figure with nothing to show has no traces.
+"""
+
+from server.figures.embedding import embedding_map
+from server.figures.scores import few_shot, forest, score_dots
+from server.figures.training import held_out_loss, training_loss
+
+__all__ = ["embedding_map", "few_shot", "forest", "held_out_loss", "score_dots", "training_loss"]
