@@ -155,7 +155,7 @@ class Evaluation(Section):
     shots: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
         [16, 32, 64, 128], description="labelled notes a class in the few-shot curve"
     )
-    seeds: int = Field(5, ge=2, le=100, description="draws at each point of the curve")
+    seeds: int = Field(5, ge=5, le=100, description="draws at each point of the curve")
 
     @field_validator("modes", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 NO_DP = "no differential privacy"
 
 ModelName = Literal["federated", "base", "local-only", "centralised", "tf-idf"]
@@ -143,6 +143,7 @@ class Summary(Result):
     shared_parameters: int
     sites: list[SiteFacts]
     left_out_sites: dict[str, str]
+    planned_rounds: int
     rounds: list[Round]
     scores: list[TaskScore]
     comparisons: list[Comparison]

@@ -5,7 +5,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from common.results import EmbeddingMap, EmbeddingPoint
-from server.figures.style import Mark, axis, figure, marks, plain
+from server.figures.style import Mark, axis, figure, marker_size, marks, plain
 
 
 def embedding_marks(
@@ -31,7 +31,7 @@ def embedding_map(
             x=[point.x for point in groups[name]],
             y=[point.y for point in groups[name]],
             mode="markers",
-            marker={"color": look.colour, "symbol": look.symbol, "size": 6, "opacity": 0.8},
+            marker={"color": look.colour, "symbol": look.symbol, "size": marker_size(look, 6), "opacity": 0.9},
             hovertext=[
                 f"{plain(point.label, 80)}<br>{plain(point.category, 60)}; {plain(point.site, 60)}"
                 for point in groups[name]

@@ -16,6 +16,8 @@ from server.figures.style import (
     error_bars,
     figure,
     interval,
+    label,
+    marker_size,
     padded,
     plain,
     site_names,
@@ -55,7 +57,7 @@ def score_dots(summary: Summary, task: str, metric: Metric = "macro_f1") -> go.F
                 x=[value.value for value in values],
                 y=[sites.index(s.site) + offset for s in rows],
                 mode="markers",
-                marker={"color": look.colour, "symbol": look.symbol, "size": 9},
+                marker={"color": look.colour, "symbol": look.symbol, "size": marker_size(look, 9)},
                 error_x=error_bars(values, look.colour),
                 hovertext=[
                     f"{plain(s.site, 60)}: {MODEL_LABELS[model]}<br>{METRIC_LABELS[metric]} {interval(value)}"
@@ -67,10 +69,10 @@ def score_dots(summary: Summary, task: str, metric: Metric = "macro_f1") -> go.F
         )
     reach = bounds(getattr(s, metric) for s in scores)
     tests = {s.site: s.n_test for s in scores}
-    labels = [f"{plain(site, 18)}<br>n = {tests[site]:,}" for site in sites]
+    labels = [f"{label(site)}<br>n = {tests[site]:,}" for site in sites]
     return figure(
         traces,
-        70 + max(44, 17 * len(models)) * max(len(sites), 1),
+        70 + max(56, 17 * len(models)) * max(len(sites), 1),
         xaxis=axis(METRIC_LABELS[metric], range=padded(*reach, 0, 1) if reach else None),
         yaxis=_rows(labels),
         shapes=[_rule(i + 0.5) for i in range(len(sites) - 1)],
@@ -95,7 +97,7 @@ def forest(summary: Summary, task: str, against: ModelName) -> go.Figure:
         marker={
             "color": look.colour,
             "symbol": [look.symbol + ("-open" if c.verdict == "no clear difference" else "") for c in rows],
-            "size": 10,
+            "size": marker_size(look, 10),
             "line": {"color": look.colour, "width": 2},
         },
         error_x=error_bars([c.difference for c in rows], look.colour),
@@ -107,10 +109,10 @@ def forest(summary: Summary, task: str, against: ModelName) -> go.Figure:
         hoverinfo="text",
     )
     reach = bounds([*(c.difference for c in of_task), Estimate(value=0)])
-    labels = [plain(site, 18) for site in sites]
+    labels = [label(site) for site in sites]
     return figure(
         [trace] if rows else [],
-        80 + 34 * max(len(sites), 1),
+        80 + 38 * max(len(sites), 1),
         xaxis=axis("difference in macro-F1", range=padded(*reach) if reach else None, nticks=6),
         yaxis=_rows(labels),
         shapes=[{"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": AXIS}}],
@@ -133,15 +135,16 @@ def few_shot(summary: Summary, task: str, site: str) -> go.Figure:
         look, name = MODEL_MARKS[score.model], MODEL_LABELS[score.model]
         offset = (slot - (len(rows) - 1) / 2) * 0.09
         curve = sorted(score.few_shot, key=lambda f: f.shots)
-        common = {"legendgroup": score.model, "marker": {"color": look.colour, "symbol": look.symbol, "size": 7}}
+        marker = {"color": look.colour, "symbol": look.symbol, "size": marker_size(look, 7)}
+        common = {"legendgroup": score.model, "marker": marker}
         traces.append(
             go.Scatter(
                 name=name,
                 x=[math.log2(f.shots) + offset for f in curve],
                 y=[f.macro_f1.value for f in curve],
                 mode="lines+markers",
-                line={"color": look.colour, "width": 1.8},
-                error_y=error_bars([f.macro_f1 for f in curve], look.colour),
+                line={"color": look.colour, "width": 2.6 if score.model == "federated" else 1.6},
+                error_y=error_bars([f.macro_f1 for f in curve], look.colour, 1.1),
                 hovertext=[
                     f"{name}, {f.shots} labels a class<br>macro-F1 {interval(f.macro_f1)}"
                     f"<br>{len(f.per_seed)} draws; {f.short_classes} classes had fewer"

@@ -1,5 +1,6 @@
 """One colour and one symbol a model, and one a site, in every figure; and the layout that all figures share."""
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +9,11 @@ import plotly.graph_objects as go
 
 from common.results import Estimate, ModelName, Summary
 
-# Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart. Yellow is left out (it
-# vanishes on white) and grey stands for black (which vanishes on a dark page). The strongest come first.
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+# Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart. Yellow is left out
+# (it vanishes on white) and grey stands for black (which vanishes on a dark page). The strongest come first.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#7F858C"
-PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY)
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross")
 DASHES = ("solid", "dash", "dot")
 
@@ -34,7 +35,7 @@ class Mark:
 MODEL_MARKS: dict[ModelName, Mark] = {
     "federated": Mark(BLUE, "circle"),
     "base": Mark(GREY, "square"),
-    "local-only": Mark(VERMILLION, "diamond"),
+    "local-only": Mark(VERMILION, "diamond"),
     "centralised": Mark(GREEN, "triangle-up"),
     "tf-idf": Mark(PURPLE, "triangle-down"),
 }
@@ -60,6 +61,11 @@ def marks(names: Iterable[str]) -> dict[str, Mark]:
     }
 
 
+def marker_size(mark: Mark, size: int) -> int:
+    """A triangle covers less than a circle of the same size, so it is drawn larger."""
+    return size + 2 if mark.symbol.startswith("triangle") else size
+
+
 def site_names(summary: Summary) -> list[str]:
     """Every site that took part, in the study's order; one that only a round or a score names comes after."""
     names = [site.name for site in summary.sites]
@@ -75,7 +81,17 @@ def plain(text: str, limit: int = 0) -> str:
     text = " ".join(text.split())
     if limit and len(text) > limit:
         text = text[: limit - 1].rstrip() + "…"
+    return _escaped(text)
+
+
+def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def label(text: str, width: int = 20) -> str:
+    """A name beside an axis: on two lines at most, so that a long one leaves room for the figure."""
+    lines = textwrap.wrap(text, width, max_lines=2, placeholder="…") or [""]
+    return "<br>".join(_escaped(line) for line in lines)
 
 
 def interval(estimate: Estimate, digits: int = 3, signed: bool = False) -> str:
@@ -89,7 +105,7 @@ def interval(estimate: Estimate, digits: int = 3, signed: bool = False) -> str:
     return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
-def error_bars(estimates: list[Estimate], colour: str) -> dict[str, Any]:
+def error_bars(estimates: list[Estimate], colour: str, thickness: float = 1.6) -> dict[str, Any]:
     """Plotly's asymmetric error bars for 95 % intervals; none where an estimate has no interval."""
     return {
         "type": "data",
@@ -97,7 +113,7 @@ def error_bars(estimates: list[Estimate], colour: str) -> dict[str, Any]:
         "array": [0.0 if e.high is None else max(0.0, e.high - e.value) for e in estimates],
         "arrayminus": [0.0 if e.low is None else max(0.0, e.value - e.low) for e in estimates],
         "color": colour,
-        "thickness": 1.6,
+        "thickness": thickness,
         "width": 3,
     }
 
@@ -119,8 +135,16 @@ def padded(low: float, high: float, floor: float | None = None, ceiling: float |
 
 
 def axis(title: str, **options: Any) -> dict[str, Any]:
-    base = {"title": {"text": title, "standoff": 10}, "gridcolor": GRID, "linecolor": AXIS, "zeroline": False}
-    return base | {"automargin": True, "ticks": "", "fixedrange": True} | options
+    base: dict[str, Any] = {
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
+        "gridcolor": GRID,
+        "linecolor": AXIS,
+        "zeroline": False,
+        "automargin": True,
+        "ticks": "",
+        "fixedrange": True,
+    }
+    return base | options
 
 
 def figure(traces: list[Any], height: int, **options: Any) -> go.Figure:

@@ -49,7 +49,7 @@ def _lines(summary: Summary, points: Mapping[str, Mapping[int, Point]], y_title:
                 y=[line[number][0] if number in line else None for number in rounds],
                 mode="lines+markers",
                 line={"color": look.colour, "dash": look.dash, "width": 2},
-                marker={"symbol": look.symbol, "size": 8 if len(rounds) <= 12 else 5},
+                marker={"symbol": look.symbol, "size": 8 if len(rounds) <= 12 else 4},
                 hovertext=[
                     f"{plain(site, 60)}, round {number}<br>loss {line[number][0]:.4f}<br>{line[number][1]}"
                     if number in line

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,8 @@ from plotly.offline import get_plotlyjs
 from common.results import NO_DP, EmbeddingMap, Summary
 from server import figures
 from server.figures.embedding import axis_title, embedding_marks
-from server.figures.style import MODEL_LABELS, MODEL_MARKS, Mark, marks, site_names
+from server.figures.scores import MODELS
+from server.figures.style import MODEL_LABELS, MODEL_MARKS, marks, site_names
 from server.report import tables, words
 
 HERE = Path(__file__).parent
@@ -32,6 +32,7 @@ class Chart:
     label: str
     figure: go.Figure
     table: tables.Table | None
+    square: bool = False
 
 
 class Page:
@@ -41,12 +42,17 @@ class Page:
         self.summary = summary
         self.charts: list[Chart] = []
 
-    def chart(self, title: str, label: str, figure: go.Figure, table: tables.Table | None) -> Chart | None:
+    def chart(
+        self, title: str, label: str, figure: go.Figure, table: tables.Table | None, square: bool = False
+    ) -> Chart | None:
         if not figure.data:
             return None
         # the page has one legend a section, in HTML: it wraps on a phone and serves all figures of the section
         figure.update_layout(showlegend=False)
-        chart = Chart(f"figure-{len(self.charts) + 1}", title, label, figure, table)
+        if square:
+            # as high as it is wide on every screen: the page gives the height
+            figure.layout.height = None
+        chart = Chart(f"figure-{len(self.charts) + 1}", title, label, figure, table, square)
         self.charts.append(chart)
         return chart
 
@@ -104,7 +110,11 @@ class Page:
             "support": tables.support_table(summary, task),
             "few_shot": [chart for chart in few_shot if chart],
             "few_shot_tests": {s.site: s for s in summary.scores if s.task == task},
-            "models": [m for m in figures.scores.MODELS if any(s.task == task and s.model == m for s in summary.scores)],
+            "legend": {
+                model: (MODEL_LABELS[model], MODEL_MARKS[model])
+                for model in MODELS
+                if any(s.task == task and s.model == model for s in summary.scores)
+            },
         }
 
     def embedding(self, embedding: EmbeddingMap | None) -> dict[str, Any] | None:
@@ -119,8 +129,9 @@ class Page:
                     f"Scatter plot of {len(embedding.points)} simulated notes on {axes}, coloured by {by}.",
                     figures.embedding_map(embedding, by, sites),
                     None,
+                    square=True,
                 ),
-                "legend": embedding_marks(embedding, by, sites),
+                "legend": {name: (name, mark) for name, mark in embedding_marks(embedding, by, sites).items()},
             }
             for by in ("category", "site")
         ]
@@ -138,18 +149,18 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
     context = {
         "summary": summary,
         "no_dp": summary.privacy == NO_DP,
-        "verdict": [words.rounds_sentence(summary), words.loss_sentence(summary), *words.comparison_sentences(summary)],
+        "lead": words.lead(summary),
         "facts": _facts(summary, moved),
         "helped": {(h.task, h.site): h for h in words.helped(summary)},
         "training": training,
-        "site_marks": marks(site_names(summary)),
-        "model_marks": MODEL_MARKS,
+        "site_legend": {name: (name, mark) for name, mark in marks(site_names(summary)).items()},
         "model_labels": MODEL_LABELS,
         "compared": words.COMPARED,
         "tasks": tasks,
         "embedding": embedding,
         "rounds": [round_ for round_ in summary.rounds if round_.number > 0],
         "ladder": tables.ladder(summary),
+        "left_out_of_rounds": tables.left_out_of_rounds(summary),
         "rounds_table": tables.rounds_table(summary),
         "sites_table": tables.sites_table(summary),
         "figures": {chart.id: json.loads(chart.figure.to_json()) for chart in page.charts},
@@ -159,7 +170,7 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         # only these two scripts may run, whatever a name or a category holds, and nothing may be fetched
         "script_hashes": Markup(" ".join(f"'sha256-{_digest(code)}'" for code in (_plotly_js(), script))),
     }
-    return _environment().get_template("page.html").render(context)
+    return _environment().get_template("page.html").render(context).lstrip()
 
 
 def _facts(summary: Summary, moved: int) -> list[tuple[str, str]]:
@@ -172,8 +183,8 @@ def _facts(summary: Summary, moved: int) -> list[tuple[str, str]]:
         ("Rounds done", f"{words.rounds_done(summary):,}"),
         ("Weights moved", words.size(moved)),
         ("Duration", words.duration(summary.seconds)),
-        ("Started", summary.started),
-        ("Finished", summary.finished),
+        ("Started", words.moment(summary.started)),
+        ("Finished", words.moment(summary.finished)),
         ("Engine", engines[summary.engine]),
         ("Seed", str(summary.seed)),
         ("Plan hash", summary.plan_hash),
@@ -195,7 +206,5 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    filters: dict[str, Callable[..., Any]] = {"duration": words.duration, "count": words.count}
-    environment.filters |= filters | {"interval": figures.style.interval}
-    environment.tests["mark"] = lambda value: isinstance(value, Mark)
+    environment.filters |= {"duration": words.duration, "counted": words.count, "signed": words.signed}
     return environment

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from common.results import Comparison, EmbeddingMap, ModelName, SiteRound, Summary, TaskScore
 from server.figures.style import MODEL_LABELS, interval, site_names
-from server.report.words import COMPARED, count, duration, size
+from server.report.words import COMPARED, count, duration, listed, size
 
 NOTHING = "–"
 
@@ -35,7 +35,7 @@ def loss_table(summary: Summary, kind: str) -> Table:
 
 
 def score_table(summary: Summary, task: str) -> Table:
-    columns = ["site", "model", "macro-F1", "accuracy", "AUROC", "training notes", "test notes (n)", "test notes a class"]
+    columns = ["site", "model", "macro-F1", "accuracy", "AUROC", "training notes", "test notes (n)", "of each class"]
     rows = [
         [
             score.site,
@@ -108,7 +108,7 @@ def embedding_table(embedding: EmbeddingMap) -> Table:
 
 
 def rounds_table(summary: Summary) -> Table:
-    columns = ["round", "site", "outcome", "notes", "steps", "tokens", "loss", "time", "down", "up", "size of change (L2)"]
+    columns = ["round", "site", "outcome", "notes", "steps", "tokens", "loss", "time", "down", "up", "change (L2 norm)"]
     rows = [
         [
             str(round_.number),
@@ -169,6 +169,19 @@ def ladder(summary: Summary) -> list[LadderRow]:
         ]
         rows.append(LadderRow(site, cells, totals))
     return rows
+
+
+def left_out_of_rounds(summary: Summary) -> list[tuple[str, str, str]]:
+    """Site, rounds and reason; the rounds that a site missed for one reason stand together."""
+    missed: dict[tuple[str, str], list[str]] = {}
+    for round_ in summary.rounds:
+        for site in round_.sites:
+            if site.state == "left-out":
+                missed.setdefault((site.site, site.reason or "no reason given"), []).append(str(round_.number))
+    return [
+        (site, f"{'round' if len(rounds) == 1 else 'rounds'} {listed(rounds)}", reason)
+        for (site, reason), rounds in missed.items()
+    ]
 
 
 def _by_site(summary: Summary, task: str) -> list[TaskScore]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 
 from common.results import Comparison, ModelName, Summary
 from server.figures.style import MODEL_LABELS, site_names
@@ -32,6 +33,10 @@ def size(number: float) -> str:
     return f"{number:.1f} TB"
 
 
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
 def listed(names: list[str]) -> str:
     """`a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -50,10 +55,21 @@ def first_and_last_held_out(summary: Summary, site: str) -> tuple[float, float] 
     return losses[0][1], losses[-1][1]
 
 
+def lead(summary: Summary) -> list[str]:
+    """What a reader should know first, a paragraph each."""
+    paragraphs = [f"{rounds_sentence(summary)} {loss_sentence(summary)}", *comparison_sentences(summary)]
+    gaps = []
+    if summary.left_out_sites:
+        gaps.append(f"{count(len(summary.left_out_sites), 'site')} left out of the study")
+    if summary.not_scored:
+        gaps.append(f"{count(len(summary.not_scored), 'task')} not scored at a site")
+    return [*paragraphs, f"Not in these numbers: {listed(gaps)} (reasons under Sites)."] if gaps else paragraphs
+
+
 def rounds_sentence(summary: Summary) -> str:
     done = rounds_done(summary)
     if summary.status == "stopped":
-        return f"The study stopped after {count(done, 'round')}." if done else "The study stopped before its first round."
+        return f"The study stopped after {count(done, 'round')}." if done else "The study stopped before any round."
     return f"All {count(done, 'round')} done." if done > 1 else f"{count(done, 'round')} done."
 
 
@@ -69,7 +85,7 @@ def loss_sentence(summary: Summary) -> str:
 def comparison_sentences(summary: Summary) -> list[str]:
     """Against each baseline: at how many sites the shared encoder is better, worse, or not clearly different."""
     several = len({comparison.task for comparison in summary.comparisons}) > 1
-    noun = "site task" if several else "site"
+    noun, at = ("case", "in") if several else ("site", "at")
     sentences = []
     for against in COMPARED:
         verdicts = [c.verdict for c in summary.comparisons if c.against == against]
@@ -78,12 +94,24 @@ def comparison_sentences(summary: Summary) -> list[str]:
         better, worse = verdicts.count("better"), verdicts.count("worse")
         same = len(verdicts) - better - worse
         sentences.append(
-            f"Against {_the(against)} the shared encoder is better at {count(better, noun)}, worse at {worse}, "
-            f"with no clear difference at {same}."
+            f"Against {_the(against)} the shared encoder is better {at} {count(better, noun)}, worse {at} {worse}, "
+            f"with no clear difference {at} {same}."
         )
+    if several:
+        sentences[0] += " (A case is one task at one site.)"
     if sentences:
         return sentences
     return ["The encoder was not compared with any baseline, so this run cannot say whether federation helped."]
+
+
+def moment(stamp: str) -> str:
+    """An ISO timestamp as people write it; any other text as it is."""
+    try:
+        when = datetime.fromisoformat(stamp)
+    except ValueError:
+        return stamp
+    zone = f" {when.tzname()}" if when.tzinfo else ""
+    return f"{when:%Y-%m-%d %H:%M:%S}{zone}"
 
 
 def _the(model: ModelName) -> str:
@@ -98,6 +126,7 @@ class Helped:
     task: str
     kind: str
     verdict: str
+    detail: str
 
 
 def helped(summary: Summary) -> list[Helped]:
@@ -114,21 +143,20 @@ def helped(summary: Summary) -> list[Helped]:
     return [Helped(site, task, *_verdict(found[task, site])) for task, site in order]
 
 
-def _verdict(against: dict[ModelName, Comparison]) -> tuple[str, str]:
+def _verdict(against: dict[ModelName, Comparison]) -> tuple[str, str, str]:
     alone: list[ModelName] = [model for model in ("base", "local-only") if model in against]
-    better = [MODEL_LABELS[m] for m in alone if against[m].verdict == "better"]
-    worse = [MODEL_LABELS[m] for m in alone if against[m].verdict == "worse"]
-    if not alone:
-        return "unclear", "cannot be said: not compared with the public base or local-only training"
+    better = [_the(m) for m in alone if against[m].verdict == "better"]
+    worse = [_the(m) for m in alone if against[m].verdict == "worse"]
+    same = [_the(m) for m in alone if against[m].verdict == "no clear difference"]
+    clauses = [f"better than {listed(better)}"] if better else []
+    clauses += [f"worse than {listed(worse)}"] if worse else []
+    clauses += [f"no clear difference from {listed(same)}"] if same else []
+    clauses += [f"{_the(model)} was not measured" for model in ("base", "local-only") if model not in alone]
+    detail = "; ".join(clauses)
     if better and worse:
-        return "unclear", f"mixed: better than {listed(better)}, worse than {listed(worse)}"
+        return "unclear", "mixed", detail
     if worse:
-        return "worse", f"no: worse than {listed(worse)}"
-    if len(better) == 2:
-        return "better", "yes: better than the public base and local-only training"
+        return "worse", "no", detail
     if better:
-        other = "local-only training" if "base" in alone and against["base"].verdict == "better" else "public base"
-        missing = len(alone) == 1
-        rest = f"{other} was not measured" if missing else f"no clear difference from {other}"
-        return "better", f"in part: better than {listed(better)}; {rest}"
-    return "unclear", "no clear difference" if len(alone) == 2 else f"no clear difference from {MODEL_LABELS[alone[0]]}"
+        return "better", "yes" if len(better) == 2 else "in part", detail
+    return "unclear", "no clear difference" if alone else "cannot be said", detail

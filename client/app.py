@@ -1,0 +1,154 @@
+"""The Flower ClientApp: thin handlers. What a site keeps in memory between messages is one `Worker`.
+
+A handler never lets an exception out: Flower would send its text to the coordinator. The site's own log gets the
+details; only a code leaves.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.device import pick_device
+from client.heads import load_heads, save_heads
+from client.objectives import make_objective
+from client.site import Site, open_site, site_facts
+from client.training import held_out_loss, round_steps, site_key, train
+from common import messages
+from common.encoder import Encoder, load_encoder
+from common.errors import FednotesError
+from common.plan import StudyPlan
+
+log = logging.getLogger("fednotes.site")
+app = ClientApp()
+
+SITE_FOLDER = "site-folder"  # key of Flower's node config
+
+# Called with (site, steps done, steps of the round) as local training goes on; an engine in this process may set it.
+on_step: Callable[[str, int, int], None] = lambda site, done, steps: None
+
+
+class Worker:
+    """One model in memory, reused over rounds and, in a simulation, over sites."""
+
+    def __init__(self, base: str, seed: int) -> None:
+        self.encoder: Encoder = load_encoder(base, seed)
+        # A fresh head is the same at every site, for it is drawn from the study's seed: this is where sites start.
+        self.initial = {name: p.detach().clone() for name, p in self.encoder.tensors().items()}
+        self.encoder.model.to(pick_device())
+
+    def load(self, request: messages.Request, heads: Path) -> None:
+        """Shared tensors from the message; the rest as this site left it, or as it starts."""
+        share = request.plan.federation.share
+        private = self.encoder.private(share)
+        if private and not load_heads(heads, request.round, self.encoder, share):
+            self.encoder.load({name: self.initial[name] for name in private})
+        self.encoder.load(request.arrays)
+
+
+@functools.lru_cache(maxsize=1)
+def worker(base: str, seed: int) -> Worker:
+    return Worker(base, seed)
+
+
+@functools.lru_cache(maxsize=256)
+def _opened(folder: Path, base: str) -> tuple[Site, object]:
+    from common.encoder import load_tokenizer
+
+    site = open_site(folder)
+    return site, site.notes(load_tokenizer(base))
+
+
+def _site(context: Context, plan: StudyPlan):  # type: ignore[no-untyped-def]  # NoteStore loads pyarrow: on demand
+    return _opened(Path(str(context.node_config[SITE_FOLDER])), plan.encoder.base)
+
+
+def _guarded(handler: Callable[[Message, Context], Message]) -> Callable[[Message, Context], Message]:
+    """Turn any exception into an error reply that carries a code and nothing else."""
+
+    @functools.wraps(handler)
+    def guarded(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except FednotesError as error:
+            log.error("%s: %s", error.code, error)
+            return messages.error_reply(error.code, message)
+        except MemoryError:
+            log.exception("out of memory")
+            return messages.error_reply("out-of-memory", message)
+        except Exception:
+            log.exception("the round failed")
+            return messages.error_reply("internal-error", message)
+
+    return guarded
+
+
+@app.query()
+@_guarded
+def describe(message: Message, context: Context) -> Message:
+    """Who this site is and what it brings. Raises, as a code, "too-few-notes" below the site's own floor."""
+    plan = messages.read_plan(message)
+    site, notes = _site(context, plan)
+    facts = site_facts(site.name, notes, plan.encoder.max_length)
+    if facts.train < site.config.min_notes:
+        raise FednotesError("too-few-notes", f"{site.name} has {facts.train} training notes.", "Add notes or lower min_notes.")
+    return messages.facts_reply(facts, message)
+
+
+@app.train()
+@_guarded
+def train_round(message: Message, context: Context) -> Message:
+    """One round of local training."""
+    started = time.perf_counter()
+    request = messages.read_request(message)
+    plan = request.plan
+    site, notes = _site(context, plan)
+    heads = site.folder / "heads"
+    work = worker(plan.encoder.base, plan.study.seed)
+    work.load(request, heads)
+    count = len(notes.split_indices("train"))
+    steps = round_steps(plan.training, count)
+    trained = train(
+        work.encoder,
+        make_objective(plan, work.encoder.tokenizer),
+        notes,
+        plan.training,
+        key=site_key(plan.study.seed, site.name),
+        first_step=(request.round - 1) * steps,
+        steps=steps,
+        total_steps=plan.federation.rounds * steps,
+        max_length=plan.encoder.max_length,
+        proximal_mu=request.proximal_mu,
+        on_step=functools.partial(on_step, site.name),
+    )
+    share = plan.federation.share
+    save_heads(heads, request.round, work.encoder, share)
+    update = {name: p.detach().cpu().numpy() for name, p in work.encoder.shared(share).items()}
+    reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, time.perf_counter() - started)
+    return messages.train_reply(reply, update, message)
+
+
+@app.evaluate()
+@_guarded
+def evaluate_round(message: Message, context: Context) -> Message:
+    """The held-out loss of the shared weights, with the heads that this site has after the round."""
+    request = messages.read_request(message)
+    plan = request.plan
+    site, notes = _site(context, plan)
+    work = worker(plan.encoder.base, plan.study.seed)
+    work.load(messages.Request(plan, request.round + 1, request.arrays, 0.0), site.folder / "heads")
+    loss, count, tokens = held_out_loss(
+        work.encoder,
+        make_objective(plan, work.encoder.tokenizer),
+        notes,
+        plan.training,
+        key=site_key(plan.study.seed, site.name),
+        most_notes=plan.evaluation.held_out_notes,
+    )
+    if not count:
+        raise FednotesError("no-dev-notes", f"{site.name} has no dev notes.", "Its held-out loss cannot be computed.")
+    return messages.evaluate_reply(messages.EvaluateReply(loss, count, tokens), message)

@@ -1,0 +1,82 @@
+"""What a site has: a name, notes, and a folder of its own for what stays there. Read from `site.toml`."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from client.notes.source import NotesSource
+from common.errors import InputError
+from common.results import SiteFacts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from client.notes.store import NoteStore
+
+SITE_FILE = "site.toml"
+
+
+class SiteConfig(BaseModel):
+    """The contents of `site.toml`.
+
+    `split_key` (hex) keys the hash that splits patients; a site keeps it to itself. `rows` names a NumPy file of row
+    numbers, for virtual hospitals that share one source. Relative paths are relative to the file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=100)
+    split_key: str = Field(min_length=16, pattern=r"^([0-9a-f]{2})+$")
+    cache: Path
+    notes: NotesSource
+    rows: Path | None = None
+    min_notes: int = Field(20, ge=1)
+
+
+@dataclass(frozen=True)
+class Site:
+    """An opened site; `folder` holds `site.toml` and what the site keeps."""
+
+    config: SiteConfig
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def notes(self, tokenizer: "PreTrainedTokenizerBase") -> "NoteStore":
+        """The site's notes, tokenised: from the cache where they are, else read, checked and cached now."""
+        from client.notes.store import prepare
+
+        store = prepare(self.config.notes, tokenizer, bytes.fromhex(self.config.split_key), self.folder / self.config.cache)
+        return store if self.config.rows is None else store.view(np.load(self.folder / self.config.rows))
+
+
+def open_site(folder: Path) -> Site:
+    """Open a site by its folder. Raises InputError that lists every violation of its `site.toml`."""
+    return Site(open_site_file(folder / SITE_FILE), folder)
+
+
+def open_site_file(path: Path) -> SiteConfig:
+    """Read a `site.toml`. Raises InputError that lists every violation."""
+    try:
+        return SiteConfig.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError("site-missing", f"{path} cannot be read: {error.strerror}.", "Give a site's folder.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("site-invalid", f"{path} is not TOML: {error}.", "Mend the file.") from None
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, d['loc']))}: {d['msg']}" for d in error.errors(include_url=False)]
+        raise InputError("site-invalid", f"{path} is not valid:\n" + "\n".join(lines), "Mend the file.") from None
+
+
+def site_facts(name: str, notes: "NoteStore", max_length: int) -> SiteFacts:
+    """What a site brings to a study, in counts."""
+    splits = {split: len(notes.split_indices(split)) for split in ("train", "dev", "test")}
+    usable = np.concatenate([notes.split_indices(split) for split in ("train", "dev", "test")])
+    tokens = int(np.minimum(notes.lengths[usable], max_length - 2).sum()) + 2 * len(usable)
+    return SiteFacts(name=name, **splits, set_aside=len(notes) - len(usable), tokens=tokens)

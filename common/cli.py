@@ -1,0 +1,37 @@
+"""`fednotes plan`: what a study will do, before anything runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.plan import Study, StudyPlan, load_plan, plan_to_toml
+from common.results import NO_DP
+
+app = typer.Typer(help="Check a study plan, or see every key that one can have.", no_args_is_help=True)
+
+PlanFile = Annotated[Path, typer.Argument(help="The plan, a TOML file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(epilog="Example:\n\n    fednotes plan check study.toml")
+def check(file: PlanFile, as_json: Json = False) -> None:
+    """Check a plan: prints its hash, or every mistake at once (exit code 2)."""
+    plan = load_plan(file)
+    if as_json:
+        print(json.dumps({"valid": True, "study": plan.study.name, "hash": plan.hash(), "privacy": NO_DP}))
+    else:
+        print(f"{file} is valid: study {plan.study.name}, {NO_DP}.\nhash {plan.hash()}")
+
+
+@app.command(epilog="Examples:\n\n    fednotes plan show > study.toml\n\n    fednotes plan show study.toml --json")
+def show(
+    file: Annotated[Path | None, typer.Argument(help="A plan; without one, the defaults.")] = None, as_json: Json = False
+) -> None:
+    """Print a plan with every default written out and a comment for each key."""
+    plan = load_plan(file) if file else StudyPlan(study=Study(name="my-study", seed=0))
+    if as_json:
+        print(json.dumps(plan.model_dump(mode="json") | {"hash": plan.hash()}, indent=2))
+    else:
+        print(plan_to_toml(plan, comments=True), end="")

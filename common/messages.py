@@ -1,0 +1,174 @@
+"""The messages between coordinator and site, as types; the only file that knows Flower's record keys.
+
+Three exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up) and `evaluate`
+(shared tensors down, a held-out loss up). A plan travels as its TOML; weights as float32. Nothing else travels.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from common.errors import FednotesError
+from common.plan import StudyPlan, parse_plan, plan_to_toml
+from common.results import SiteFacts
+
+ARRAYS, CONFIG, METRICS, WEIGHT = "arrays", "config", "metrics", "num-examples"
+SITE_ERROR = 1000  # Flower's own error codes are below 10
+
+Tensors = dict[str, np.ndarray]
+
+
+class BadReply(Exception):
+    """A reply that cannot enter a round; the text is the reason that the record names."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a site is asked to do: the plan, the round, and the shared tensors as they stand."""
+
+    plan: StudyPlan
+    round: int
+    arrays: Tensors
+    proximal_mu: float
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """What a site returns from training; `notes` (its training notes) weighs it in the average."""
+
+    notes: int
+    steps: int
+    tokens: int
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """A held-out loss in nats a masked token, and on how much it stands."""
+
+    loss: float
+    notes: int
+    tokens: int
+
+
+def to_arrays(tensors: Tensors) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in tensors.items()})
+
+
+def from_arrays(record: ArrayRecord) -> Tensors:
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def request_config(plan: StudyPlan) -> ConfigRecord:
+    """The config of every request; Flower's strategies add the round (and FedProx its mu)."""
+    return ConfigRecord({"plan": plan_to_toml(plan), "version": version("fednotes")})
+
+
+def query_content(plan: StudyPlan) -> RecordDict:
+    return RecordDict({CONFIG: request_config(plan)})
+
+
+def read_plan(message: Message) -> StudyPlan:
+    """The plan of any request. Raises FednotesError where versions differ or the plan is not valid."""
+    config = message.content.config_records[CONFIG]
+    theirs, ours = config["version"], version("fednotes")
+    if theirs != ours:
+        raise FednotesError("version-differs", f"The coordinator runs fednotes {theirs}, this site {ours}.", "Install the same.")
+    return parse_plan(str(config["plan"]))
+
+
+def read_request(message: Message) -> Request:
+    config = message.content.config_records[CONFIG]
+    mu = config.get("proximal-mu", 0.0)
+    assert isinstance(mu, (int, float))
+    number = config["server-round"]
+    assert isinstance(number, int)
+    return Request(read_plan(message), number, from_arrays(message.content.array_records[ARRAYS]), float(mu))
+
+
+def facts_reply(facts: SiteFacts, message: Message) -> Message:
+    return Message(RecordDict({CONFIG: ConfigRecord(facts.model_dump())}), reply_to=message)
+
+
+def train_reply(reply: TrainReply, tensors: Tensors, message: Message) -> Message:
+    metrics = {WEIGHT if name == "notes" else name: value for name, value in asdict(reply).items()}
+    return Message(RecordDict({ARRAYS: to_arrays(tensors), METRICS: MetricRecord(metrics)}), reply_to=message)
+
+
+def evaluate_reply(reply: EvaluateReply, message: Message) -> Message:
+    metrics = {WEIGHT if name == "notes" else name: value for name, value in asdict(reply).items()}
+    return Message(RecordDict({METRICS: MetricRecord(metrics)}), reply_to=message)
+
+
+def error_reply(code: str, message: Message) -> Message:
+    """Only the code of an error leaves a site: its text may hold a path, or worse."""
+    return Message(Error(SITE_ERROR, code), reply_to=message)
+
+
+def read_facts(message: Message) -> SiteFacts:
+    """Raises BadReply."""
+    _refuse_error(message)
+    try:
+        return SiteFacts.model_validate(dict(message.content.config_records[CONFIG]))
+    except (KeyError, ValueError):
+        raise BadReply("its description is malformed") from None
+
+
+def read_train_reply(message: Message, expected: dict[str, tuple[int, ...]]) -> tuple[TrainReply, Tensors]:
+    """A checked reply: the expected names and shapes, float32, finite, and a positive weight. Raises BadReply."""
+    _refuse_error(message)
+    content = message.content
+    if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
+        raise BadReply("its records are not one of arrays and one of metrics")
+    record = content.array_records[ARRAYS]
+    if wrong := set(record) ^ set(expected):
+        raise BadReply(f"wrong keys: {len(wrong)} tensors are missing or unknown, such as {min(wrong)[:80]!r}")
+    tensors: Tensors = {}
+    for name, shape in expected.items():
+        try:
+            value = record[name].numpy()
+        except Exception:
+            raise BadReply(f"tensor {name} cannot be read") from None
+        if value.shape != shape:
+            raise BadReply(f"wrong shape: tensor {name} has {value.shape}, not {shape}")
+        if value.dtype != np.float32:
+            raise BadReply(f"wrong type: tensor {name} is {value.dtype}, not float32")
+        if not np.isfinite(value).all():
+            raise BadReply(f"not finite: tensor {name} holds NaN or infinity")
+        tensors[name] = value
+    values = _numbers(content.metric_records[METRICS], {WEIGHT, "steps", "tokens", "loss", "seconds"})
+    if values[WEIGHT] < 1:
+        raise BadReply(f"its number of notes is {values[WEIGHT]:g}")
+    reply = TrainReply(int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"])
+    return reply, tensors
+
+
+def read_evaluate_reply(message: Message) -> EvaluateReply:
+    """Raises BadReply."""
+    _refuse_error(message)
+    if set(message.content.metric_records) != {METRICS}:
+        raise BadReply("its records are not one of metrics")
+    values = _numbers(message.content.metric_records[METRICS], {WEIGHT, "loss", "tokens"})
+    return EvaluateReply(values["loss"], int(values[WEIGHT]), int(values["tokens"]))
+
+
+def _refuse_error(message: Message) -> None:
+    if message.has_error():
+        code, reason = message.error.code, message.error.reason or ""
+        # Only our own codes are words we wrote; any other text could carry what a site must not say.
+        raise BadReply(f"the site reports {reason}" if code == SITE_ERROR else f"it failed (Flower error {code})")
+
+
+def _numbers(record: MetricRecord, names: set[str]) -> dict[str, float]:
+    if set(record) != names:
+        raise BadReply("its metrics are not the expected ones")
+    values = {}
+    for name, value in record.items():
+        if isinstance(value, list) or not math.isfinite(value):
+            raise BadReply(f"its {name} is not a finite number")
+        values[name] = float(value)
+    return values

@@ -1,0 +1,34 @@
+"""The Flower ServerApp. It finds the plan in the run's folder, which Flower's run config names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.encoder import load_encoder
+from common.messages import Tensors
+from common.plan import StudyPlan, load_plan
+from server.rounds import Event, Rounds
+
+app = ServerApp()
+
+RUN_FOLDER = "run-folder"  # key of Flower's run config
+PLAN_FILE, CHECKPOINTS = "plan.toml", "checkpoints"
+
+# Called as the study goes on; a display in this process may set it.
+on_event: Callable[[Event], None] = lambda event: None
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run all rounds that are still to do. Raises StudyError where the study cannot go on."""
+    folder = Path(str(context.run_config[RUN_FOLDER]))
+    plan = load_plan(folder / PLAN_FILE)
+    Rounds(grid, plan, folder / CHECKPOINTS, lambda: base_tensors(plan), on_event).run()
+
+
+def base_tensors(plan: StudyPlan) -> Tensors:
+    """The shared tensors of the plan's base, before any training."""
+    shared = load_encoder(plan.encoder.base, plan.study.seed).shared(plan.federation.share)
+    return {name: p.detach().numpy() for name, p in shared.items()}

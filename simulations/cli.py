@@ -1,0 +1,164 @@
+"""`fednotes simulate` and `fednotes compare`: a whole federation on one machine."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from client.notes import options
+from client.notes.source import Columns
+from common.errors import InputError
+from common.results import NO_DP, Summary
+
+STUDIES = Path(__file__).parent / "studies"
+_MOST_LINES = 15
+
+
+_BASELINES: dict[str, list[Literal["local-only", "centralised"]]] = {
+    "simulate": [],
+    "compare": ["local-only", "centralised"],
+}
+
+
+class Engine(StrEnum):
+    inprocess = "inprocess"
+    flower = "flower"
+
+
+Plan = Annotated[Path | None, typer.Argument(help="The study plan, a TOML file; without one, the demo's.")]
+Notes = Annotated[
+    str | None,
+    typer.Option(
+        help="A .csv, .jsonl, .ndjson or .parquet file (each may be gzip), a database URL, or a site.toml; "
+        "without it, synthetic notes.",
+        rich_help_panel="Notes",
+    ),
+]
+Sites = Annotated[int | None, typer.Option(help="Number of virtual hospitals to share the notes out to.", min=1, max=1000)]
+SplitBy = Annotated[str | None, typer.Option(help="Column whose values are the hospitals.", metavar="COLUMN")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the results (default: runs/STUDY-TIME).")]
+Resume = Annotated[Path | None, typer.Option(help="Carry a run that stopped to its end.", metavar="RUN")]
+EngineFlag = Annotated[
+    Engine, typer.Option(help="inprocess: sites take turns here. flower: Flower's own simulation, in parallel.")
+]
+Map = Annotated[bool, typer.Option("--embedding-map", help="Draw a map of note embeddings (always for synthetic notes).")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of words.")]
+
+_EPILOG = """
+Examples:
+
+    fednotes {command}
+
+    fednotes {command} study.toml --notes notes.jsonl.gz --split-by site
+
+    fednotes {command} study.toml --notes notes.csv --text-column body --sites 6 --out runs/first
+
+    fednotes {command} --resume runs/first
+
+Exit codes: 0 done, 2 wrong input, 3 the machine cannot, 4 the study stopped early, 130 interrupted.
+"""
+
+
+SIMULATE = """Simulate a federation: hospitals pre-train an encoder together and each tests it, on its own notes.
+
+With no argument: the demo, on synthetic notes. The public base and TF-IDF are scored beside the shared encoder.
+"""
+COMPARE = """Simulate a federation, and train the baselines that it must beat: each site alone, and all notes pooled.
+
+Says for each site whether federation helped. Takes about three times as long as simulate.
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands: they take the same arguments, and differ in the baselines."""
+    for name, text in (("simulate", SIMULATE), ("compare", COMPARE)):
+        app.command(name, help=text, epilog=_EPILOG.format(command=name))(study)
+
+
+def study(
+    ctx: typer.Context,
+    plan: Plan = None,
+    notes: Notes = None,
+    sites: Sites = None,
+    split_by: SplitBy = None,
+    out: Out = None,
+    resume: Resume = None,
+    engine: EngineFlag = Engine.inprocess,
+    embedding_map: Map = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    text_column: options.TextColumn = "text",
+    id_column: options.IdColumn = None,
+    patient_column: options.PatientColumn = None,
+    category_column: options.CategoryColumn = None,
+    label_column: options.LabelColumn = None,
+    date_column: options.DateColumn = None,
+    split_column: options.SplitColumn = None,
+    query: options.Query = None,
+    skip_bad: options.SkipBad = 0,
+    cache: options.Cache = None,
+) -> None:
+    # Imported here, so that --help does not wait for torch.
+    from common.plan import load_plan
+    from simulations.display import Log, Page, Silent
+    from simulations.federation import Wish
+    from simulations.federation import resume as resume_run
+    from simulations.federation import simulate as run_simulation
+    from simulations.run_folder import RunFolder
+
+    console = Console(stderr=True)
+    display = Silent() if quiet or as_json else Page(console) if console.is_terminal else Log(console)
+    run: RunFolder
+    if resume is not None:
+        if plan or notes or sites or split_by or out:
+            raise InputError("usage", "--resume takes the plan and the notes from the run.", "Give --resume alone.")
+        with display:
+            run = resume_run(resume, display)
+    else:
+        if sites and split_by:
+            raise InputError("usage", "--sites and --split-by are two ways to share notes out.", "Give one of them.")
+        if split_by and not notes:
+            raise InputError("usage", "--split-by needs --notes.", "Synthetic notes bring their own hospitals.")
+        columns = Columns(
+            text=text_column,
+            id=id_column,
+            patient=patient_column,
+            category=category_column,
+            label=label_column,
+            date=date_column,
+            split=split_column,
+            site=split_by,
+        )
+        wish = Wish(
+            notes=options.notes_source(notes, query, columns, skip_bad) if notes else None,
+            sites=sites,
+            engine=engine.value,
+            baselines=_BASELINES[str(ctx.info_name)],
+            out=out,
+            cache=cache,
+            embedding_map=embedding_map,
+        )
+        with display:
+            run = run_simulation(load_plan(plan or STUDIES / "demo.toml"), wish, display)
+    if as_json:
+        sys.stdout.write((run.path / "summary.json").read_text("utf-8") + "\n")
+    elif not quiet:
+        _say(run.summary(), run.path, console)
+
+
+def _say(summary: Summary, path: Path, console: Console) -> None:
+    """The end of a run in at most 15 lines."""
+    from server.report import words
+
+    lines = [f"{summary.study}: {words.duration(summary.seconds)}, {len(summary.sites)} sites, {NO_DP}."]
+    lines += words.lead(summary)
+    lines += [f"  {name:8} {path / file}" for name, file in _RESULTS]
+    for line in lines[:_MOST_LINES]:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+_RESULTS = (("report", "report.html"), ("summary", "summary.json"), ("model", "model"))

@@ -1,0 +1,148 @@
+"""What a person sees while a simulation runs: one live page on a terminal, a few lines in a log, nothing when quiet."""
+
+import time
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from common.plan import StudyPlan
+from common.results import NO_DP
+from server.rounds import Event
+
+_MOST_ROWS = 12
+
+
+class Display(Protocol):
+    """Where a simulation says how it goes."""
+
+    def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
+        """A federation begins: the study itself, or a baseline."""
+
+    def event(self, event: Event) -> None: ...
+
+    def step(self, site: str, done: int, steps: int) -> None: ...
+
+    def say(self, text: str) -> None:
+        """What is being done now, outside of rounds."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None: ...
+
+    def event(self, event: Event) -> None: ...
+
+    def step(self, site: str, done: int, steps: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Log(Silent):
+    """A few lines for a log file or a pipe: each phase, and every quarter of the rounds."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.rounds = 0
+
+    def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
+        self.rounds = plan.federation.rounds
+        self.console.print(f"{phase}: {len(sites)} sites, {self.rounds} rounds, {NO_DP}", highlight=False)
+
+    def event(self, event: Event) -> None:
+        if event.kind == "left-out":
+            self.console.print(f"round {event.round}: {event.site} left out: {event.text}", highlight=False)
+        quarters = {-(-self.rounds * part // 4) for part in (1, 2, 3, 4)}
+        if event.kind == "round-ended" and event.round in quarters:
+            self.console.print(f"round {event.round} of {self.rounds} ended after {event.text}", highlight=False)
+
+
+class Page:
+    """One live page, gone when the run ends: the round, each site's progress and losses, the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.live = Live(console=console, transient=True, refresh_per_second=5, get_renderable=self._render)
+        self.phase, self.note, self.rounds, self.round = "", "", 0, 0
+        self.sites: dict[str, list[str]] = {}  # name -> first loss, last loss, remark
+        self.steps: dict[str, tuple[int, int]] = {}
+        self.began = self.first_round = time.monotonic()
+        self.done_here = 0
+
+    def __enter__(self) -> "Page":
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
+        self.phase, self.note, self.rounds, self.round, self.done_here = phase, "meeting the sites", plan.federation.rounds, 0, 0
+        self.sites = {name: ["", "", ""] for name in sites}
+        self.steps = {}
+
+    def event(self, event: Event) -> None:
+        site = self.sites.get(event.site)
+        match event.kind:
+            case "round-started":
+                if not self.done_here:
+                    self.first_round = time.monotonic()
+                self.round, self.steps, self.note = event.round, {}, ""
+                for row in self.sites.values():
+                    row[2] = ""
+            case "held-out" if site:
+                site[0] = site[0] or event.text
+                site[1] = event.text
+            case "left-out" if site:
+                site[2] = event.text
+            case "left-out":
+                self.note = f"{event.site} left out: {event.text}"
+            case "round-ended":
+                self.done_here += 1
+
+    def step(self, site: str, done: int, steps: int) -> None:
+        self.steps[site] = (done, steps)
+
+    def say(self, text: str) -> None:
+        self.phase, self.note, self.sites, self.rounds = text, "", {}, 0
+
+    def _render(self) -> RenderableType:
+        elapsed = _clock(time.monotonic() - self.began)
+        head = f"{self.phase}"
+        if self.rounds:
+            head += f" · round {self.round} of {self.rounds}"
+            if self.done_here:
+                each = (time.monotonic() - self.first_round) / self.done_here
+                head += f" · about {_clock(each * (self.rounds - self.round + 1))} left"
+        lines: list[RenderableType] = [Text(f"{head} · {elapsed} so far · {NO_DP}", style="bold", overflow="ellipsis")]
+        if self.note:
+            lines.append(Text(self.note, style="dim"))
+        if self.sites:
+            lines.append(self._table())
+        return Group(*lines)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for title in ("site", "this round", "", "held-out loss", ""):
+            table.add_column(title, no_wrap=True)
+        for name, (first, last, remark) in list(self.sites.items())[:_MOST_ROWS]:
+            done, steps = self.steps.get(name, (0, 0))
+            loss = f"{first} → {last}" if last and last != first else first
+            bar = ProgressBar(total=max(1, steps), completed=done, width=20)
+            table.add_row(Text(name), bar, f"{done}/{steps}" if steps else "", loss, Text(remark[:60], style="red"))
+        if len(self.sites) > _MOST_ROWS:
+            table.add_row(f"and {len(self.sites) - _MOST_ROWS} more")
+        return table
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes}:{rest:02d} min"

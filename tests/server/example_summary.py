@@ -1,0 +1,161 @@
+"""A summary that looks like a real run, for the tests of what shows one."""
+
+import random
+from typing import Literal, get_args
+
+from common.results import (
+    Comparison,
+    EmbeddingMap,
+    EmbeddingPoint,
+    Estimate,
+    FewShot,
+    HeldOut,
+    ModelName,
+    NotScored,
+    Round,
+    SiteFacts,
+    SiteRound,
+    Summary,
+    TaskScore,
+)
+
+SITES = ["Northgate General", "St Brigid's", "Harbour Clinic", "Lakeside University Hospital"]
+CLASSES = ["cardiology", "neurology", "orthopaedics", "oncology", "gastroenterology"]
+SKILL: dict[ModelName, float] = {
+    "federated": 0.74,
+    "base": 0.69,
+    "local-only": 0.71,
+    "centralised": 0.75,
+    "tf-idf": 0.66,
+}
+
+
+def example_summary(
+    sites: list[str] | None = None, rounds: int = 8, tasks: tuple[str, ...] = ("specialty",), seed: int = 7
+) -> Summary:
+    draw = random.Random(seed)
+    names = SITES if sites is None else sites
+    scores = [s for task in tasks for site in names for s in _scores(draw, site, task)]
+    return Summary(
+        study="Four hospitals, simulated",
+        status="finished",
+        plan_hash="9f2c4b7e1a60d35c8be4",
+        seed=seed,
+        engine="inprocess",
+        started="2026-05-04T09:12:03Z",
+        finished="2026-05-04T09:31:47Z",
+        seconds=1184.2,
+        versions={"fednotes": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "flwr": "1.41.0"},
+        base="all-MiniLM-L6-v2",
+        parameters=22_713_216,
+        shared_parameters=10_795_008,
+        sites=[
+            SiteFacts(name=s, train=draw.randint(300, 2400), dev=90, test=110 + i, set_aside=i * 7, tokens=96_000 + i)
+            for i, s in enumerate(names)
+        ],
+        left_out_sites={"Westbury Infirmary": "41 notes after duplicates were set aside; the plan asks for 100"},
+        rounds=[_round(draw, names, number) for number in range(rounds + 1)],
+        scores=scores,
+        comparisons=_comparisons(draw, scores),
+        not_scored=[NotScored(site=s, task="readmission", reason="one class in the test notes") for s in names[:1]],
+    )
+
+
+def example_map(sites: list[str] | None = None, points: int = 400, seed: int = 3) -> EmbeddingMap:
+    draw = random.Random(seed)
+    names = SITES if sites is None else sites
+    placed = []
+    for i in range(points):
+        kind, site = i % len(CLASSES), names[i % len(names)]
+        x, y = draw.gauss((kind - 2) * 1.6, 0.8), draw.gauss((kind * kind % 5) * 1.2, 0.8)
+        placed.append(EmbeddingPoint(site=site, category=CLASSES[kind], label=f"note {i}", x=x, y=y))
+    return EmbeddingMap(points=placed, model="the shared encoder after round 8", explained=[0.23, 0.11])
+
+
+def _round(draw: random.Random, sites: list[str], number: int) -> Round:
+    held_out = {
+        site: HeldOut(loss=2.1 + 1.1 * 0.7**number + 0.12 * i + draw.gauss(0, 0.015), notes=90, tokens=14_200)
+        for i, site in enumerate(sites)
+    }
+    if number == 0:
+        return Round(number=0, attempts=1, seconds=8.1, sites=[], held_out=held_out)
+    rows = []
+    for i, site in enumerate(sites):
+        if number % 4 == 3 and i == 2:
+            rows.append(SiteRound(site=site, state="left-out", reason="no answer within 300 s", seconds=300.0))
+            continue
+        rows.append(
+            SiteRound(
+                site=site,
+                state="returned",
+                notes=300 + 40 * i,
+                steps=60 + 5 * i,
+                tokens=61_000 + 900 * i,
+                loss=2.2 + 1.0 * 0.72**number + 0.1 * i + draw.gauss(0, 0.03),
+                seconds=draw.uniform(20, 45),
+                bytes_down=43_180_032,
+                bytes_up=43_180_032,
+                update_norm=3.1 * 0.9**number,
+            )
+        )
+    return Round(number=number, attempts=2 if number % 4 == 3 else 1, seconds=52.4, sites=rows, held_out=held_out)
+
+
+def _estimate(draw: random.Random, value: float, half: float) -> Estimate:
+    value = min(0.98, max(0.02, value + draw.gauss(0, half / 3)))
+    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
+
+
+def _scores(draw: random.Random, site: str, task: str) -> list[TaskScore]:
+    support = {name: draw.randint(14, 40) for name in CLASSES}
+    n_test = sum(support.values())
+    lift = draw.gauss(0, 0.03)
+    scores = []
+    for model in get_args(ModelName):
+        level = SKILL[model] + lift + (draw.gauss(0, 0.03) if model == "local-only" else 0)
+        few_shot = []
+        for shots in (1, 2, 4, 8, 16, 32):
+            value = level - 0.38 * (shots + 1) ** -0.6
+            seeds = [value + draw.gauss(0, 0.03) for _ in range(5)]
+            f1 = _estimate(draw, value, 0.07)
+            few_shot.append(FewShot(shots=shots, macro_f1=f1, per_seed=seeds, short_classes=int(shots > 16)))
+        scores.append(
+            TaskScore(
+                site=site,
+                task=task,
+                model=model,
+                n_train=4 * n_test,
+                n_test=n_test,
+                support=support,
+                macro_f1=_estimate(draw, level, 0.07),
+                accuracy=_estimate(draw, level + 0.02, 0.06),
+                auroc=_estimate(draw, min(0.95, level + 0.18), 0.03) if model != "tf-idf" else None,
+                few_shot=few_shot,
+            )
+        )
+    return scores
+
+
+def _comparisons(draw: random.Random, scores: list[TaskScore]) -> list[Comparison]:
+    values = {(s.site, s.task, s.model): s for s in scores}
+    compared = []
+    for score in scores:
+        if score.model == "federated":
+            continue
+        value = values[score.site, score.task, "federated"].macro_f1.value - score.macro_f1.value
+        half = draw.uniform(0.03, 0.06)
+        low, high = value - half, value + half
+        verdict: Literal["better", "worse", "no clear difference"] = "no clear difference"
+        if low > 0 or high < 0:
+            verdict = "better" if low > 0 else "worse"
+        compared.append(
+            Comparison(
+                site=score.site,
+                task=score.task,
+                against=score.model,
+                difference=Estimate(value=value, low=low, high=high),
+                n_test=score.n_test,
+                verdict=verdict,
+            )
+        )
+    return compared
