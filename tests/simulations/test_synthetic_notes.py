@@ -209,14 +209,14 @@ def macro_f1(notes: Notes, seed: int, per_class: int | None) -> float:
     rng.shuffle(train)
     train = [note for group in by(train, "label").values() for note in group[:per_class]]
     test = [note for note in notes if note["patient"] in held_out]
-    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=20000)
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=8000)
     x = vectors.fit_transform([note["text"] for note in train])
-    model = LogisticRegression(C=10, max_iter=300).fit(x, [note["label"] for note in train])
+    model = LogisticRegression(C=10, solver="newton-cg").fit(x, [note["label"] for note in train])
     guessed = model.predict(vectors.transform([note["text"] for note in test]))
     return f1_score([note["label"] for note in test], guessed, average="macro")
 
 
 def test_words_alone_do_not_tell_the_specialty_from_a_few_notes_but_do_from_many(notes: Notes) -> None:
-    few = np.mean([macro_f1(notes, seed, PER_CLASS) for seed in range(5)])
+    few = float(np.mean([macro_f1(notes, seed, PER_CLASS) for seed in range(5)]))
     assert 2 / 8 < few < 0.85
     assert macro_f1(notes, 0, None) > max(0.8, few + 0.1)
