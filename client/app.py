@@ -9,17 +9,20 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.device import pick_device
+from client.device import pick_device, release_memory
 from client.heads import load_heads, save_heads
+from client.notes.store import NoteStore
 from client.objectives import make_objective
 from client.site import Site, open_site, site_facts
 from client.training import held_out_loss, round_steps, site_key, train
 from common import messages
-from common.encoder import Encoder, load_encoder
+from common.encoder import Encoder, load_encoder, load_tokenizer
 from common.errors import FednotesError
 from common.plan import StudyPlan
 
@@ -29,7 +32,7 @@ app = ClientApp()
 SITE_FOLDER = "site-folder"  # key of Flower's node config
 
 # Called with (site, steps done, steps of the round) as local training goes on; an engine in this process may set it.
-on_step: Callable[[str, int, int], None] = lambda site, done, steps: None
+def on_step(site: str, done: int, steps: int) -> None: ...
 
 
 class Worker:
@@ -39,7 +42,7 @@ class Worker:
         self.encoder: Encoder = load_encoder(base, seed)
         # A fresh head is the same at every site, for it is drawn from the study's seed: this is where sites start.
         self.initial = {name: p.detach().clone() for name, p in self.encoder.tensors().items()}
-        self.encoder.model.to(pick_device())
+        cast(torch.nn.Module, self.encoder.model).to(pick_device())
 
     def load(self, request: messages.Request, heads: Path) -> None:
         """Shared tensors from the message; the rest as this site left it, or as it starts."""
@@ -56,14 +59,12 @@ def worker(base: str, seed: int) -> Worker:
 
 
 @functools.lru_cache(maxsize=256)
-def _opened(folder: Path, base: str) -> tuple[Site, object]:
-    from common.encoder import load_tokenizer
-
+def _opened(folder: Path, base: str) -> tuple[Site, NoteStore]:
     site = open_site(folder)
     return site, site.notes(load_tokenizer(base))
 
 
-def _site(context: Context, plan: StudyPlan):  # type: ignore[no-untyped-def]  # NoteStore loads pyarrow: on demand
+def _site(context: Context, plan: StudyPlan) -> tuple[Site, NoteStore]:
     return _opened(Path(str(context.node_config[SITE_FOLDER])), plan.encoder.base)
 
 
@@ -83,6 +84,8 @@ def _guarded(handler: Callable[[Message, Context], Message]) -> Callable[[Messag
         except Exception:
             log.exception("the round failed")
             return messages.error_reply("internal-error", message)
+        finally:
+            release_memory()
 
     return guarded
 

@@ -1,8 +1,13 @@
 """Where a site computes, and in which number format."""
 
 import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator
 
 import torch
+
+from common.encoder import Encoder
 
 
 def pick_device() -> torch.device:
@@ -23,8 +28,37 @@ def computes_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def _in_bfloat16(device: torch.device, precision: str) -> bool:
+    return precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device))
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """The context in which a step computes, for the plan's `precision`."""
-    if precision == "bfloat16" or (precision == "auto" and computes_bfloat16(device)):
+    if _in_bfloat16(device, precision):
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def training_attention(encoder: Encoder, device: torch.device, precision: str) -> Iterator[None]:
+    """Plain attention while training in bfloat16 on a processor: 1.3 to 1.7 times the speed of the fused kernel there.
+
+    ModernBERT keeps the fused one, for the plain one gives NaN on padded rows outside its sliding window.
+    """
+    if device.type != "cpu" or not _in_bfloat16(device, precision) or encoder.model.config.model_type == "modernbert":
+        yield
+        return
+    usual = encoder.model.config._attn_implementation
+    encoder.model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        encoder.model.set_attn_implementation(usual)
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system. Steps of many sizes leave glibc's heap full of holes: without this a site
+    of 22 M parameters grew to 6 GB over a study, with it it stays near what one step needs."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library has no such call, and no such need
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

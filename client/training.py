@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from client.batching import Batches
-from client.device import autocast
+from client.device import autocast, training_attention
 from client.notes.store import NoteStore
 from client.objectives import Objective, TokenisedNote
 from common.encoder import Encoder
@@ -86,7 +86,8 @@ def train(
     encoder.model.train()
     loss_sum = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
     terms = tokens = 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    rng_of = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=rng_of), training_attention(encoder, device, plan.precision):
         for done, step in enumerate(range(first_step, first_step + steps), 1):
             torch.manual_seed(int(np.random.SeedSequence([*key, _DROPOUT, step]).generate_state(1, np.uint64)[0]))
             batch = objective.collate(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common.errors import InputError, MachineError
 
@@ -43,7 +43,7 @@ class Encoder:
 
     @property
     def body(self) -> "PreTrainedModel":
-        return self.model.base_model
+        return cast("PreTrainedModel", self.model.base_model)
 
     @property
     def hidden_size(self) -> int:

@@ -75,7 +75,7 @@ def query_content(plan: StudyPlan) -> RecordDict:
 def read_plan(message: Message) -> StudyPlan:
     """The plan of any request. Raises FednotesError where versions differ or the plan is not valid."""
     config = message.content.config_records[CONFIG]
-    theirs, ours = config["version"], version("fednotes")
+    theirs, ours = str(config["version"]), version("fednotes")
     if theirs != ours:
         raise FednotesError("version-differs", f"The coordinator runs fednotes {theirs}, this site {ours}.", "Install the same.")
     return parse_plan(str(config["plan"]))

@@ -1,6 +1,5 @@
 """The Flower ServerApp. It finds the plan in the run's folder, which Flower's run config names."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context
@@ -17,7 +16,7 @@ RUN_FOLDER = "run-folder"  # key of Flower's run config
 PLAN_FILE, CHECKPOINTS = "plan.toml", "checkpoints"
 
 # Called as the study goes on; a display in this process may set it.
-on_event: Callable[[Event], None] = lambda event: None
+def on_event(event: Event) -> None: ...
 
 
 @app.main()

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 
 from common import messages
 from common.errors import StudyError
@@ -102,7 +103,7 @@ class Rounds:
             )
         return [facts[node] for node in self.names], left_out
 
-    def _train(self, number: int, arrays: Tensors, strategy) -> tuple[Tensors, list[SiteRound], int]:  # type: ignore[no-untyped-def]
+    def _train(self, number: int, arrays: Tensors, strategy: FedAvg) -> tuple[Tensors, list[SiteRound], int]:
         """One round of training: the new shared tensors, what each site did, and how many attempts it took."""
         expected = {name: value.shape for name, value in arrays.items()}
         size = sum(value.nbytes for value in arrays.values())
@@ -137,6 +138,7 @@ class Rounds:
                 )
             if len(good) >= self.plan.federation.min_sites:
                 record, _ = strategy.aggregate_train(number, good)
+                assert record is not None  # there are good replies
                 # FedAdam's step is a float64 scalar, which numpy 2 lets turn the weights into float64.
                 return {k: record[k].numpy().astype(np.float32, copy=False) for k in arrays}, sites, attempt
         reasons = "".join(f"\n  {s.site}: {s.reason}" for s in sites if s.state == "left-out")
@@ -147,7 +149,7 @@ class Rounds:
             "The last checkpoint is intact: mend the sites and resume the run.",
         )
 
-    def _held_out(self, number: int, arrays: Tensors, strategy) -> dict[str, HeldOut]:  # type: ignore[no-untyped-def]
+    def _held_out(self, number: int, arrays: Tensors, strategy: FedAvg) -> dict[str, HeldOut]:
         """The loss of the shared tensors on each site's held-out notes; a site that cannot say is missing."""
         config: ConfigRecord = messages.request_config(self.plan)
         replies = self._exchange(strategy.configure_evaluate(number, messages.to_arrays(arrays), config, self.grid))

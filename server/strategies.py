@@ -1,6 +1,7 @@
 """Flower's strategies, as the plan names them, and the state they carry from round to round."""
 
 import logging
+from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg
@@ -13,7 +14,7 @@ logging.getLogger("flwr").setLevel(logging.ERROR)  # a page of INFO lines a roun
 
 def make_strategy(plan: Federation) -> FedAvg:
     """The plan's strategy over every site that answers; how many are enough is decided in `server.rounds`."""
-    every = {
+    every: dict[str, Any] = {
         "fraction_train": 1.0,
         "fraction_evaluate": 1.0,
         "min_train_nodes": 1,
@@ -23,19 +24,20 @@ def make_strategy(plan: Federation) -> FedAvg:
         "arrayrecord_key": ARRAYS,
         "configrecord_key": CONFIG,
     }
+    settings: Any = plan  # the plan has filled in what its strategy needs
     match plan.strategy:
         case "fedavg":
             return FedAvg(**every)
         case "fedprox":
-            return FedProx(proximal_mu=plan.proximal_mu, **every)
+            return FedProx(proximal_mu=settings.proximal_mu, **every)
         case "fedadam":
-            return FedAdam(eta=plan.server_learning_rate, **every)
+            return FedAdam(eta=settings.server_learning_rate, **every)
         case "fedavgm":
             return FedAvgM(
-                server_learning_rate=plan.server_learning_rate, server_momentum=plan.server_momentum, **every
+                server_learning_rate=settings.server_learning_rate, server_momentum=settings.server_momentum, **every
             )
         case "trimmed-mean":
-            return FedTrimmedAvg(beta=plan.trim_fraction, **every)
+            return FedTrimmedAvg(beta=settings.trim_fraction, **every)
         case "median":
             return FedMedian(**every)
 

@@ -5,6 +5,7 @@
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from client.app import SITE_FOLDER
 from common.errors import MachineError
 from server.app import RUN_FOLDER
 
+_START_SECONDS = 60.0
 _SITE_FAILED = 2  # Flower's code for a ClientApp that raised
 
 
@@ -88,6 +90,9 @@ def run_flower(server_app: ServerApp, client_app: ClientApp, run_folder: Path, s
 
     @wrapped_server.main()
     def main(grid: Grid, context: Context) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while len(list(grid.get_node_ids())) < len(sites) and time.monotonic() < deadline:
+            time.sleep(0.1)  # the engine registers its nodes while the ServerApp already runs
         context.run_config[RUN_FOLDER] = str(run_folder)
         server_app(grid, context)
 

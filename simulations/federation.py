@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import client.app
 import server.app
@@ -42,7 +43,7 @@ class Wish:
 
     notes: NotesSource | None = None
     sites: int | None = None
-    engine: str = "inprocess"
+    engine: Literal["inprocess", "flower"] = "inprocess"
     baselines: Sequence[Baseline] = ()
     out: Path | None = None
     cache: Path | None = None
@@ -104,7 +105,7 @@ def _set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> No
         notes=source,
         synthetic=wish.notes is None,
         digest=notes.digest,
-        engine=wish.engine,  # type: ignore[arg-type]  # pydantic checks it
+        engine=wish.engine,
         baselines=list(wish.baselines),
         embedding_map=wish.embedding_map or wish.notes is None,
         cache=cache,

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 from sklearn.decomposition import PCA
 
+from client.device import release_memory
 from client.evaluation.embed import embed_notes
 from client.evaluation.site import compare, score_task
 from client.evaluation.task import TaskData, task_data
@@ -58,6 +59,7 @@ class Scorer:
         kept = self._kept(place, weights)
         if kept is None:
             score, predictions = self._fresh(model, site, tensors)
+            release_memory()
             kept = _Kept(weights=weights, score=score, predictions=[str(p) for p in predictions])
             write_text(place, json.dumps(kept.model_dump(mode="json")))
         self.scores.append(kept.score)

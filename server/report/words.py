@@ -69,7 +69,7 @@ def lead(summary: Summary) -> list[str]:
 def rounds_sentence(summary: Summary) -> str:
     done = rounds_done(summary)
     if summary.status == "stopped":
-        return f"The study stopped after {count(done, 'round')}." if done else "The study stopped before any round."
+        return f"The study stopped after {done} of {count(summary.planned_rounds, 'round')}."
     return f"All {count(done, 'round')} done." if done > 1 else f"{count(done, 'round')} done."
 
 

@@ -54,6 +54,7 @@ def example_summary(
             for i, s in enumerate(names)
         ],
         left_out_sites={"Westbury Infirmary": "41 notes after duplicates were set aside; the plan asks for 100"},
+        planned_rounds=rounds,
         rounds=[_round(draw, names, number) for number in range(rounds + 1)],
         scores=scores,
         comparisons=_comparisons(draw, scores),

@@ -252,7 +252,7 @@ def test_a_loss_that_did_not_fall_is_named() -> None:
 def test_a_stopped_study_says_so() -> None:
     summary = empty_summary(status="stopped", message="Harbour Clinic did not answer", rounds=[])
     page = without_plotly(render(summary))
-    assert "The study stopped before any round." in page
+    assert "The study stopped after 0 of 8 rounds." in page
     assert "Harbour Clinic did not answer" in page
     assert "cannot say whether federation helped" in page
     assert "No loss was recorded" in page
