@@ -31,6 +31,7 @@ app = ClientApp()
 
 SITE_FOLDER = "site-folder"  # key of Flower's node config
 
+
 # Called with (site, steps done, steps of the round) as local training goes on; an engine in this process may set it.
 def on_step(site: str, done: int, steps: int) -> None: ...
 
@@ -98,7 +99,9 @@ def describe(message: Message, context: Context) -> Message:
     site, notes = _site(context, plan)
     facts = site_facts(site.name, notes, plan.encoder.max_length)
     if facts.train < site.config.min_notes:
-        raise FednotesError("too-few-notes", f"{site.name} has {facts.train} training notes.", "Add notes or lower min_notes.")
+        raise FednotesError(
+            "too-few-notes", f"{site.name} has {facts.train} training notes.", "Add notes or lower min_notes."
+        )
     return messages.facts_reply(facts, message)
 
 

@@ -52,7 +52,9 @@ class Site:
         """The site's notes, tokenised: from the cache where they are, else read, checked and cached now."""
         from client.notes.store import prepare
 
-        store = prepare(self.config.notes, tokenizer, bytes.fromhex(self.config.split_key), self.folder / self.config.cache)
+        store = prepare(
+            self.config.notes, tokenizer, bytes.fromhex(self.config.split_key), self.folder / self.config.cache
+        )
         return store if self.config.rows is None else store.view(np.load(self.folder / self.config.rows))
 
 
@@ -64,7 +66,7 @@ def open_site(folder: Path) -> Site:
 def open_site_file(path: Path) -> SiteConfig:
     """Read a `site.toml`. Raises InputError that lists every violation."""
     try:
-        return SiteConfig.model_validate(tomllib.loads(path.read_text("utf-8")))
+        config = SiteConfig.model_validate(tomllib.loads(path.read_text("utf-8")))
     except OSError as error:
         raise InputError("site-missing", f"{path} cannot be read: {error.strerror}.", "Give a site's folder.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -72,6 +74,10 @@ def open_site_file(path: Path) -> SiteConfig:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, d['loc']))}: {d['msg']}" for d in error.errors(include_url=False)]
         raise InputError("site-invalid", f"{path} is not valid:\n" + "\n".join(lines), "Mend the file.") from None
+    if config.notes.is_database:
+        return config
+    notes = config.notes.model_copy(update={"source": str(path.parent / config.notes.source)})
+    return config.model_copy(update={"notes": notes})
 
 
 def site_facts(name: str, notes: "NoteStore", max_length: int) -> SiteFacts:

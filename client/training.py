@@ -115,7 +115,7 @@ def train(
 def held_out_loss(
     encoder: Encoder, objective: Objective, notes: NoteStore, plan: Training, *, key: tuple[int, int], most_notes: int
 ) -> tuple[float, int, int]:
-    """Loss, notes and tokens on dev notes, the same notes and masks whenever it is asked. NaN where there is no dev note."""
+    """Loss, notes and tokens on dev notes, the same notes and masks whenever it is asked; NaN where there are none."""
     device = next(encoder.model.parameters()).device
     rows = notes.split_indices("dev")
     rows = np.random.default_rng([*key, _HELD_OUT]).permutation(rows)[:most_notes]

@@ -27,7 +27,8 @@ def check(file: PlanFile, as_json: Json = False) -> None:
 
 @app.command(epilog="Examples:\n\n    fednotes plan show > study.toml\n\n    fednotes plan show study.toml --json")
 def show(
-    file: Annotated[Path | None, typer.Argument(help="A plan; without one, the defaults.")] = None, as_json: Json = False
+    file: Annotated[Path | None, typer.Argument(help="A plan; without one, the defaults.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Print a plan with every default written out and a comment for each key."""
     plan = load_plan(file) if file else StudyPlan(study=Study(name="my-study", seed=0))

@@ -1,10 +1,12 @@
 """The encoder that a study trains: load a base, pool, name what travels, save.
 
-A base is a masked-language model of one of four families (BERT, RoBERTa, DistilBERT, ModernBERT) in safetensors; pickled
-weights are never read, and no code that comes with a model is ever run. Pooling is the masked mean of METHOD section 1.
+A base is a masked-language model of one of four families (BERT, RoBERTa, DistilBERT, ModernBERT) in safetensors:
+pickled weights are never read, and no code that comes with a model is ever run. Pooling is the masked mean of the last
+layer, special tokens included (METHOD section 1).
 """
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Iterable
@@ -66,9 +68,7 @@ class Encoder:
             case "roberta":
                 return model.lm_head(states)
             case "distilbert":
-                return model.vocab_projector(
-                    model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
-                )
+                return model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(states))))
             case _:
                 return model.decoder(model.head(states))
 
@@ -96,25 +96,33 @@ class Encoder:
                 parameters[name].copy_(torch.as_tensor(value))
 
     def save(self, folder: Path, max_length: int) -> None:
-        """Write body, pooling and tokeniser; loads in transformers and in sentence-transformers, which cuts at `max_length`."""
-        import tempfile
+        """Write body, pooling and tokeniser, for transformers and for sentence-transformers.
 
-        from sentence_transformers import SentenceTransformer
-        from sentence_transformers.models import Pooling, Transformer
-
-        with tempfile.TemporaryDirectory() as scratch, _quiet():
-            self.body.save_pretrained(scratch, safe_serialization=True)
-            self.tokenizer.save_pretrained(scratch)
-            transformer = Transformer(scratch, max_seq_length=max_length)
-            pooling = Pooling(self.hidden_size, pooling_mode="mean")
-            SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(folder), create_model_card=False)
+        The latter cuts texts at `max_length` tokens; its three small files are written here, for its own `save` reloads
+        the body with a random pooler that nobody trained.
+        """
+        with _quiet():
+            self.body.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        pooling = {"word_embedding_dimension": self.hidden_size, "pooling_mode_mean_tokens": True}
+        modules = [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        ]
+        (folder / "1_Pooling").mkdir(exist_ok=True)
+        for name, content in (
+            ("modules.json", modules),
+            ("sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False}),
+            ("1_Pooling/config.json", pooling),
+        ):
+            (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def load_encoder(base: str, seed: int = 0) -> Encoder:
     """Load a base with its MLM head; a base without one gets a fresh head, drawn from `seed`.
 
     Raises:
-        InputError: an unknown base, a family that is not supported, weights that are not safetensors, or no fast tokeniser.
+        InputError: an unknown base, a family that is not supported, no safetensors weights, or no fast tokeniser.
         MachineError: the packaged base is not installed.
     """
     import torch
@@ -145,7 +153,9 @@ def load_encoder(base: str, seed: int = 0) -> Encoder:
     prefix = model.base_model_prefix + "."
     if absent := sorted(name for name in missing if name.startswith(prefix)):
         raise InputError(
-            "base-incomplete", f'The base "{base}" lacks {len(absent)} encoder weights, first {absent[0]}.', "Use another base."
+            "base-incomplete",
+            f'The base "{base}" lacks {len(absent)} encoder weights, first {absent[0]}.',
+            "Use another base.",
         )
     model.tie_weights()
     return Encoder(model, load_tokenizer(base), base, fresh_head=bool(missing))
@@ -161,7 +171,9 @@ def load_tokenizer(base: str) -> "PreTrainedTokenizerBase":
     except (OSError, ValueError) as error:
         raise _unknown(base, error) from None
     if not tokenizer.is_fast or tokenizer.mask_token_id is None:
-        raise InputError("base-unsupported", f'The tokeniser of "{base}" has no fast form or no mask token.', "Use another base.")
+        raise InputError(
+            "base-unsupported", f'The tokeniser of "{base}" has no fast form or no mask token.', "Use another base."
+        )
     return tokenizer
 
 

@@ -2,7 +2,7 @@
 
 Every failure that Fednotes foresees is raised as one of these. The command line prints it and exits with `exit_code`
 (documented in docs/errors.md); anything else that escapes is a defect and exits with 1.
-An error that could be raised while notes are in hand never carries their text: it names a file and a line, not the words.
+An error that is raised while notes are in hand never carries their text: it names a file and a line, not the words.
 """
 
 

@@ -3,9 +3,12 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from common.errors import MachineError
 
@@ -56,12 +59,23 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what a disk can refuse into a MachineError that names the path."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MachineError("disk-full", f"There is no space left to write {path}.", "Free some space and resume.") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-            raise MachineError("unwritable", f"{path} cannot be written: {error.strerror}.", "Choose another folder.") from None
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _errno_of(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise MachineError(
+                "disk-full", f"There is no space left to write {path}.", "Free some space and resume."
+            ) from None
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            raise MachineError(
+                "unwritable", f"{path} cannot be written: {os.strerror(number)}.", "Choose another folder."
+            ) from None
         raise
+
+
+def _errno_of(error: SafetensorError) -> int | None:
+    """safetensors writes in Rust, whose errors carry the system's number only in their text: "(os error 28)"."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def _sync(path: Path) -> None:

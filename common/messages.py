@@ -77,7 +77,9 @@ def read_plan(message: Message) -> StudyPlan:
     config = message.content.config_records[CONFIG]
     theirs, ours = str(config["version"]), version("fednotes")
     if theirs != ours:
-        raise FednotesError("version-differs", f"The coordinator runs fednotes {theirs}, this site {ours}.", "Install the same.")
+        raise FednotesError(
+            "version-differs", f"The coordinator runs fednotes {theirs}, this site {ours}.", "Install the same."
+        )
     return parse_plan(str(config["plan"]))
 
 
@@ -143,7 +145,9 @@ def read_train_reply(message: Message, expected: dict[str, tuple[int, ...]]) -> 
     values = _numbers(content.metric_records[METRICS], {WEIGHT, "steps", "tokens", "loss", "seconds"})
     if values[WEIGHT] < 1:
         raise BadReply(f"its number of notes is {values[WEIGHT]:g}")
-    reply = TrainReply(int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"])
+    reply = TrainReply(
+        int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"]
+    )
     return reply, tensors
 
 

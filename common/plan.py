@@ -25,7 +25,9 @@ _PLAN_BYTES = 1_000_000  # a plan is a page; anything near this is a wrong file
 def _not_built(value: object, planned: tuple[str, ...], instead: str) -> None:
     """Refuse what the design names and later work will bring, in words that say so."""
     if value in planned:
-        raise PydanticCustomError("not_built", "{value} is not built yet; {instead}", {"value": value, "instead": instead})
+        raise PydanticCustomError(
+            "not_built", "{value} is not built yet; {instead}", {"value": value, "instead": instead}
+        )
 
 
 class Section(BaseModel):
@@ -67,7 +69,9 @@ class Training(Section):
     batch_size: int = Field(16, ge=1, le=65536, description="notes a step")
     learning_rate: Positive = Field(1e-4, description="peak rate of AdamW")
     weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="decoupled; none on biases and norms")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="decay over the whole study's steps")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="decay over the whole study's steps"
+    )
     warmup_fraction: Fraction = Field(0.1, description="share of the whole study's steps that warms up")
     max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -103,7 +107,9 @@ class Federation(Section):
         None, validate_default=True, description="fedprox: pull towards the round's start; 0.01 where not given"
     )
     server_learning_rate: Positive | None = Field(
-        None, validate_default=True, description="fedadam (0.001 where not given), fedavgm (1.0): the coordinator's step"
+        None,
+        validate_default=True,
+        description="fedadam (0.001 where not given), fedavgm (1.0): the coordinator's step",
     )
     server_momentum: Fraction | None = Field(
         None, validate_default=True, description="fedavgm: momentum of the coordinator's step; 0.9 where not given"
@@ -166,7 +172,7 @@ class Evaluation(Section):
 
 
 class StudyPlan(Section):
-    """The whole plan. Raises `pydantic.ValidationError`; use `load_plan` or `parse_plan` for errors a person can read."""
+    """The whole plan. Raises `pydantic.ValidationError`; `load_plan` and `parse_plan` explain what is wrong."""
 
     study: Study
     encoder: EncoderPlan = EncoderPlan()
@@ -181,7 +187,8 @@ class StudyPlan(Section):
     def _planned_privacy(cls, value: object) -> object:
         if value is not None:
             raise PydanticCustomError(
-                "not_built", "private training is not built yet; leave [privacy] out, and the study has no differential privacy"
+                "not_built",
+                "private training is not built yet; leave [privacy] out, and the study has no differential privacy",
             )
         return value
 
@@ -200,7 +207,9 @@ def load_plan(path: Path) -> StudyPlan:
             "plan-unreadable", f"The plan {path} cannot be read: {error.strerror}.", "Give the path of a TOML file."
         ) from None
     if len(data) > _PLAN_BYTES:
-        raise InputError("plan-invalid", f"{path} has {len(data):,} bytes, too many for a plan.", "Is it the right file?")
+        raise InputError(
+            "plan-invalid", f"{path} has {len(data):,} bytes, too many for a plan.", "Is it the right file?"
+        )
     try:
         return parse_plan(data.decode("utf-8"), str(path))
     except UnicodeDecodeError:
@@ -212,7 +221,9 @@ def parse_plan(text: str, name: str = "the plan") -> StudyPlan:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError("plan-invalid", f"{name} is not TOML: {error}.", "See `fednotes plan show` for the form.") from None
+        raise InputError(
+            "plan-invalid", f"{name} is not TOML: {error}.", "See `fednotes plan show` for the form."
+        ) from None
     try:
         return StudyPlan.model_validate(raw)
     except ValidationError as error:

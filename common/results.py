@@ -59,7 +59,7 @@ class TaskScore(Result):
 
 
 class Comparison(Result):
-    """Macro-F1 of the federated encoder minus that of `against`, on the same test notes of one site (paired bootstrap)."""
+    """Macro-F1 of the federated encoder minus that of `against`, on the same test notes (paired bootstrap)."""
 
     site: str
     task: str

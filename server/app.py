@@ -15,6 +15,7 @@ app = ServerApp()
 RUN_FOLDER = "run-folder"  # key of Flower's run config
 PLAN_FILE, CHECKPOINTS = "plan.toml", "checkpoints"
 
+
 # Called as the study goes on; a display in this process may set it.
 def on_event(event: Event) -> None: ...
 

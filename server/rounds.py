@@ -1,8 +1,8 @@
 """The rounds of a study over Flower's grid and strategies: ask, check each reply, average, measure, keep.
 
 A reply that is an error, late, malformed or not finite leaves its site out of the round with a named reason; Flower's
-own strategies would stop the run or average a NaN. With fewer than `min_sites` good replies the round is asked once more;
-then the run stops, and its last checkpoint stands.
+own strategies would stop the run or average a NaN. With fewer than `min_sites` good replies the round is asked once
+more; then the run stops, and its last checkpoint stands.
 """
 
 import time
@@ -42,7 +42,7 @@ OnEvent = Callable[[Event], None]
 
 @dataclass
 class Rounds:
-    """A study under way. `initial` gives the shared tensors of the base; it is called only where no checkpoint stands."""
+    """A study under way. `initial` gives the base's shared tensors; it is called only where no checkpoint stands."""
 
     grid: Grid
     plan: StudyPlan
@@ -98,7 +98,8 @@ class Rounds:
             reasons = "".join(f"\n  {site}: {reason}" for site, reason in left_out.items())
             raise StudyError(
                 "too-few-sites",
-                f"{len(facts)} of {len(requests)} sites can take part; the plan asks for {self.plan.federation.min_sites}.{reasons}",
+                f"{len(facts)} of {len(requests)} sites can take part; "
+                f"the plan asks for {self.plan.federation.min_sites}.{reasons}",
                 "Mend the sites, or lower federation.min_sites.",
             )
         return [facts[node] for node in self.names], left_out

@@ -1,7 +1,7 @@
 """What federation is compared with: each site alone, and all notes pooled in one place.
 
-Both are a federation of one site, run by the same code: local-only takes a site's own notes and steps; centralised
-takes the notes of all sites and as many steps a round as all sites together, so that it reads as many tokens as they do.
+Both are a federation of one site, run by the same code. Local-only takes a site's own notes and steps; centralised
+takes the notes of all sites, and as many steps a round as all sites together, so that it reads as many tokens as they.
 """
 
 from pathlib import Path
@@ -43,7 +43,9 @@ def alone(plan: StudyPlan, steps: int) -> StudyPlan:
 def local_only(run: RunFolder, name: str, notes: NoteStore) -> Tensors:
     """Train at one site as if it were alone; returns its shared tensors. Resumes what was begun."""
     steps = round_steps(run.plan.training, len(notes.split_indices("train")))
-    return _train_alone(run, run.path / "baselines" / f"local-only-{slug(name)}", name, run.sites[name], notes.rows, steps)
+    return _train_alone(
+        run, run.path / "baselines" / f"local-only-{slug(name)}", name, run.sites[name], notes.rows, steps
+    )
 
 
 def centralised(run: RunFolder, notes: dict[str, NoteStore]) -> Tensors:

@@ -37,14 +37,18 @@ Notes = Annotated[
         rich_help_panel="Notes",
     ),
 ]
-Sites = Annotated[int | None, typer.Option(help="Number of virtual hospitals to share the notes out to.", min=1, max=1000)]
+Sites = Annotated[
+    int | None, typer.Option(help="Number of virtual hospitals to share the notes out to.", min=1, max=1000)
+]
 SplitBy = Annotated[str | None, typer.Option(help="Column whose values are the hospitals.", metavar="COLUMN")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the results (default: runs/STUDY-TIME).")]
 Resume = Annotated[Path | None, typer.Option(help="Carry a run that stopped to its end.", metavar="RUN")]
 EngineFlag = Annotated[
     Engine, typer.Option(help="inprocess: sites take turns here. flower: Flower's own simulation, in parallel.")
 ]
-Map = Annotated[bool, typer.Option("--embedding-map", help="Draw a map of note embeddings (always for synthetic notes).")]
+Map = Annotated[
+    bool, typer.Option("--embedding-map", help="Draw a map of note embeddings (always for synthetic notes).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of words.")]
 

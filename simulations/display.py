@@ -85,7 +85,13 @@ class Page:
         self.live.stop()
 
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
-        self.phase, self.note, self.rounds, self.round, self.done_here = phase, "meeting the sites", plan.federation.rounds, 0, 0
+        self.phase, self.note, self.rounds, self.round, self.done_here = (
+            phase,
+            "meeting the sites",
+            plan.federation.rounds,
+            0,
+            0,
+        )
         self.sites = {name: ["", "", ""] for name in sites}
         self.steps = {}
 

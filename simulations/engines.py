@@ -74,7 +74,9 @@ def run_flower(server_app: ServerApp, client_app: ClientApp, run_folder: Path, s
         import ray  # noqa: F401
     except ImportError:
         raise MachineError(
-            "ray-missing", "The flower engine needs Ray.", 'Install it: pip install "fednotes[flower]", or use inprocess.'
+            "ray-missing",
+            "The flower engine needs Ray.",
+            'Install it: pip install "fednotes[flower]", or use inprocess.',
         ) from None
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     from flwr.simulation import run_simulation

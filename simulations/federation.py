@@ -19,7 +19,7 @@ from client.notes.store import NoteStore, default_cache, prepare
 from client.site import SiteConfig, open_site, site_facts
 from common.encoder import Encoder, load_encoder, load_tokenizer, sequence_limit
 from common.errors import InputError, StudyError
-from common.files import new_folder
+from common.files import explained, new_folder
 from common.messages import Tensors
 from common.plan import StudyPlan
 from common.results import ModelName, Summary
@@ -29,12 +29,21 @@ from simulations.baselines import centralised, local_only
 from simulations.display import Display
 from simulations.engines import ENGINES
 from simulations.partition import at_random, by_column, slug, write_site
-from simulations.run_folder import MODEL_FOLDER, REPORT_FILE, Baseline, RunFolder, Setup, new_run
+from simulations.run_folder import (
+    MODEL_FOLDER,
+    REPORT_FILE,
+    SITES,
+    SYNTHETIC_FILE,
+    Baseline,
+    RunFolder,
+    Setup,
+    new_run,
+)
 from simulations.scoring import Scorer
 from simulations.synthetic_notes import write_jsonl
+from simulations.synthetic_notes.hospitals import NAMES as HOSPITALS
 
 DEFAULT_SITES = 4
-SYNTHETIC_FILE = "synthetic-notes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,12 @@ def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
     check_base(plan)
     run = new_run(plan, wish.out)
     with run.locked():
-        _set_up(run, plan, wish, display)
+        try:
+            with explained(run.path):
+                _set_up(run, plan, wish, display)
+        except BaseException:
+            run.abandon()
+            raise
         _carry_on(run, display)
     return run
 
@@ -86,18 +100,30 @@ def _set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> No
     source = wish.notes
     if source is None:
         count = wish.sites or DEFAULT_SITES
+        if count > len(HOSPITALS):
+            raise InputError(
+                "too-many-sites",
+                f"--sites {count}: the synthetic notes have at most {len(HOSPITALS)} hospitals.",
+                "Give fewer sites, or --notes.",
+            )
         write_jsonl(run.path / SYNTHETIC_FILE, seed=plan.study.seed, hospitals=count)
         source = NotesSource(source=str((run.path / SYNTHETIC_FILE).resolve()), columns=Columns(site="site"))
     cache = (wish.cache or default_cache()).resolve()
     key = _split_key(plan)
-    notes = prepare(source, load_tokenizer(plan.encoder.base), key, cache, lambda stage, done: display.say(_STAGES[stage].format(done)))
+    notes = prepare(
+        source,
+        load_tokenizer(plan.encoder.base),
+        key,
+        cache,
+        lambda stage, done: display.say(_STAGES[stage].format(done)),
+    )
     if wish.notes is not None and wish.sites is not None:
         partition = at_random(notes, wish.sites, plan.study.seed)
     elif any(value is not None for value in notes.column("site")):
         partition = by_column(notes)
     else:
         partition = at_random(notes, wish.sites or DEFAULT_SITES, plan.study.seed)
-    folders = {name: f"sites/{slug(name)}" for name in partition.rows}
+    folders = {name: f"{SITES}/{slug(name)}" for name in partition.rows}
     for name, rows in partition.rows.items():
         config = SiteConfig(name=name, split_key=key.hex(), cache=cache, notes=source)
         write_site(run.path / folders[name], config, rows)

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,10 @@ from common.plan import StudyPlan, load_plan, plan_to_toml
 from common.results import Summary
 from server.app import PLAN_FILE
 
+SYNTHETIC_FILE, SITES = "synthetic-notes.jsonl", "sites"
 SETUP_FILE, SUMMARY_FILE, REPORT_FILE, MODEL_FOLDER = "simulation.json", "summary.json", "report.html", "model"
+
+_SET_UP = {".lock", SYNTHETIC_FILE, SITES, PLAN_FILE}
 
 Baseline = Literal["local-only", "centralised"]
 
@@ -76,6 +80,10 @@ class RunFolder:
     def write_summary(self, summary: Summary) -> None:
         write_text(self.path / SUMMARY_FILE, json.dumps(summary.model_dump(mode="json"), indent=2, ensure_ascii=False))
 
+    def abandon(self) -> None:
+        """Remove what a set-up that failed has written; there is no run to resume."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for this process. Raises InputError where another holds it; a killed holder holds nothing."""
@@ -92,10 +100,11 @@ class RunFolder:
 
 
 def new_run(plan: StudyPlan, out: Path | None) -> RunFolder:
-    """Make an empty folder: `out`, or `runs/<study>-<time>`. Raises InputError where `out` holds something."""
+    """Make the folder of a run: `out`, or `runs/<study>-<time>`. Raises InputError where `out` holds something."""
     path = out or Path("runs") / f"{plan.study.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with explained(path):
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # What a set-up that was killed left behind is no run yet, and may be begun again.
+        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - _SET_UP):
             raise InputError("out-exists", f"{path} exists and is not empty.", "Choose another folder, or --resume it.")
         path.mkdir(parents=True, exist_ok=True)
         (path / ".lock").touch()  # an unwritable folder is found now, not after the notes were read

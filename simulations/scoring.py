@@ -15,6 +15,7 @@ from client.evaluation.site import compare, score_task
 from client.evaluation.task import TaskData, task_data
 from client.notes.store import NoteStore
 from common.encoder import Encoder, tensors_digest
+from common.errors import FednotesError
 from common.files import write_text
 from common.messages import Tensors
 from common.plan import StudyPlan
@@ -58,8 +59,14 @@ class Scorer:
         place = self.folder / model / f"{slug(site)}.json"
         kept = self._kept(place, weights)
         if kept is None:
-            score, predictions = self._fresh(model, site, tensors)
-            release_memory()
+            try:
+                score, predictions = self._fresh(model, site, tensors)
+            except FednotesError as error:
+                # One site's odd notes must not cost the others their report.
+                self.not_scored.append(NotScored(site=site, task=TASK, reason=f"{model}: {error.message}"))
+                return
+            finally:
+                release_memory()
             kept = _Kept(weights=weights, score=score, predictions=[str(p) for p in predictions])
             write_text(place, json.dumps(kept.model_dump(mode="json")))
         self.scores.append(kept.score)
@@ -68,10 +75,12 @@ class Scorer:
     def comparisons(self, models: list[ModelName]) -> list[Comparison]:
         """The federated encoder against each of `models`, at each site that was scored."""
         return [
-            compare(data, model, self.predictions["federated", site], self.predictions[model, site], self.plan.study.seed)
+            compare(
+                data, model, self.predictions["federated", site], self.predictions[model, site], self.plan.study.seed
+            )
             for site, data in self.tasks.items()
             for model in models
-            if (model, site) in self.predictions
+            if {(model, site), ("federated", site)} <= self.predictions.keys()
         ]
 
     def embedding_map(self, tensors: Tensors) -> EmbeddingMap:

@@ -25,7 +25,7 @@ class TokenisedNote:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step computes on: named tensors, and how many real tokens (special ones included) the encoder will read."""
+    """What a step computes on: named tensors, and how many real tokens (special ones too) the encoder will read."""
 
     tensors: dict[str, "torch.Tensor"]
     tokens: int

@@ -1,4 +1,4 @@
-"""A small federation as a user has it: a plan file, a file of notes, and the `fednotes` command in a process of its own."""
+"""A small federation as a user has it: a plan, a file of notes, and the `fednotes` command in its own process."""
 
 import os
 import subprocess

@@ -21,7 +21,9 @@ Run = Callable[..., tuple[State, dict[str, np.ndarray]]]
 def run(tmp_path: Path, sites: dict[str, Path]) -> Run:
     """Run a plan on an engine over fresh copies of the sites; returns the record and the shared tensors."""
 
-    def start(engine: Callable[..., None], plan: StudyPlan, only: int | None = None) -> tuple[State, dict[str, np.ndarray]]:
+    def start(
+        engine: Callable[..., None], plan: StudyPlan, only: int | None = None
+    ) -> tuple[State, dict[str, np.ndarray]]:
         folder = tmp_path / f"{engine.__name__}-{plan.hash()[:8]}"
         folders = [Path(shutil.copytree(site, folder / "sites" / name)) for name, site in list(sites.items())[:only]]
         (folder / PLAN_FILE).write_text(plan_to_toml(plan), encoding="utf-8")
@@ -46,7 +48,9 @@ def test_the_engines_agree(run: Run, make_plan: Callable[..., StudyPlan]) -> Non
             assert held_out.loss == pytest.approx(other.held_out[site].loss, abs=1e-4)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(run: Run, make_plan: Callable[..., StudyPlan]) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    run: Run, make_plan: Callable[..., StudyPlan]
+) -> None:
     plan = make_plan()
     again = make_plan(federation={"rounds": 2, "round_timeout": 99.0})  # another hash, the same mathematics
     other = make_plan(study={"name": "test", "seed": 4})
