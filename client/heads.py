@@ -29,7 +29,7 @@ def save_heads(folder: Path, number: int, encoder: Encoder, share: str) -> None:
     if not tensors:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".heads-{os.getpid()}.tmp"
+    scratch = folder / ".heads.tmp"
     save_file(tensors, scratch)
     with scratch.open("rb") as file:
         os.fsync(file.fileno())

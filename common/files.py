@@ -16,7 +16,7 @@ from common.errors import MachineError
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a scratch path beside `path`; on success it is synced and takes its place, else it is removed."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = _scratch(path)
     try:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a scratch folder beside `path`; on success it is synced and replaces `path`, else it is removed."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    scratch = _scratch(path)
     try:
         with explained(path):
             shutil.rmtree(scratch, ignore_errors=True)
@@ -47,6 +47,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(path: Path) -> Path:
+    """The same name every time: what a killed process left is overwritten when its work is done again. A folder that
+    two processes could write to is locked by whoever owns it."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """Checkpoints: one folder a finished round, complete or absent, whenever the process is killed.
 
 `shared.safetensors` holds the shared tensors, `strategy.safetensors` the strategy's moments, and `state.json` the
-record of all rounds so far with the digests of both files. There is no random state to keep: every random number in a study
-is drawn from a key of seed, site and step. What stays at a site is kept there (client/heads.py).
+record of all rounds so far with the digests of both files. There is no random state to keep: every random number in a
+study is drawn from a key of seed, site and step. What stays at a site is kept there (client/heads.py).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from common.files import new_folder
 from common.messages import Tensors
 from common.results import Round, SiteFacts
 
-KEPT = 3
+KEPT = 2
 
 
 class State(BaseModel):

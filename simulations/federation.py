@@ -90,7 +90,7 @@ def check_base(plan: StudyPlan) -> None:
     if plan.encoder.max_length > (most := sequence_limit(encoder.model)):
         raise InputError(
             "plan-invalid",
-            f"encoder.max_length = {plan.encoder.max_length}: the base {plan.encoder.base} reads at most {most} tokens.",
+            f"encoder.max_length = {plan.encoder.max_length}: {plan.encoder.base} reads at most {most} tokens.",
             f"Lower it to {most} or less.",
         )
 

@@ -1,12 +1,16 @@
 """Frozen embeddings: of each note by itself, whatever it is batched with."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from client.evaluation import embed
 from client.evaluation.embed import embed_notes
-from client.notes.store import NoteStore
+from client.notes.source import NotesSource
+from client.notes.store import NoteStore, prepare
 from common.encoder import Encoder, load_encoder
 
 
@@ -27,8 +31,15 @@ def test_a_note_is_embedded_as_by_itself(
     assert np.abs(got[1] - got[3]).max() < 1e-6 and np.abs(got[0] - got[2]).max() > 1e-3
 
 
-def test_batches_do_not_matter(encoder: Encoder, notes: NoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    indices = np.arange(40)
+def test_batches_do_not_matter(
+    encoder: Encoder, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes from a few tokens to more than are read, long and short in turn."""
+    rows = [{"text": " ".join(text.split()[: 2 + 11 * i % 23])} for i, text in enumerate(texts[:40])]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = NotesSource(source=str(tmp_path / "notes.jsonl"))
+    notes, indices = prepare(source, encoder.tokenizer, b"a key", tmp_path / "cache"), np.arange(40)
+    assert len(set(notes.lengths.tolist())) > 10 and notes.lengths.min() < 20 < 62 < notes.lengths.max()
     together = embed_notes(encoder, notes, indices, max_length=64, precision="float32")
     monkeypatch.setattr(embed, "_BATCH_TOKENS", 1)
     single = embed_notes(encoder, notes, indices, max_length=64, precision="float32")

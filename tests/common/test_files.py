@@ -93,7 +93,8 @@ def test_an_old_folder_is_never_seen_in_part(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_a_killed_writer_left_is_not_in_the_way(tmp_path: Path) -> None:
-    left = tmp_path / f".folder.{os.getpid()}.tmp"
+    with new_folder(tmp_path / "folder") as scratch:
+        left = scratch
     left.mkdir()
     (left / "half").write_text("x")
     with new_folder(tmp_path / "folder") as scratch:

@@ -233,6 +233,10 @@ def test_the_order_of_the_sites_does_not_matter(make_study: Callable[..., Study]
     a, b = one.run(), other.run()
     assert equal(one.weights, other.weights) and a.sites == b.sites
     assert [r.held_out for r in a.rounds] == [r.held_out for r in b.rounds]
+    for study in (one, other):
+        assert [
+            name for name, kind, _ in study.asked if kind != "query"
+        ] == NAMES * 5  # two rounds, three held-out losses
 
 
 def test_one_site_alone(make_study: Callable[..., Study]) -> None:
