@@ -131,6 +131,10 @@ def train_round(message: Message, context: Context) -> Message:
         proximal_mu=request.proximal_mu,
         on_step=functools.partial(on_step, site.name),
     )
+    if not all(bool(torch.isfinite(p).all()) for p in work.encoder.tensors().values()):
+        raise FednotesError(
+            "diverged", f"Training at {site.name} gave NaN or infinity.", "Lower training.learning_rate."
+        )
     share = plan.federation.share
     save_heads(heads, request.round, work.encoder, share)
     update = {name: p.detach().cpu().numpy() for name, p in work.encoder.shared(share).items()}

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from safetensors import SafetensorError
+
 from common.errors import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -87,13 +89,16 @@ class Encoder:
         return {n: p for n, p in self.tensors().items() if n not in travelling}
 
     def load(self, tensors: dict[str, Any]) -> None:
-        """Copy arrays or tensors, by name, into the parameters in place. Raises KeyError on an unknown name."""
+        """Copy arrays or tensors, by name, into the parameters in place; KeyError or ValueError where one does not fit."""
         import torch
 
         parameters = self.tensors()
         with torch.no_grad():
             for name, value in tensors.items():
-                parameters[name].copy_(torch.as_tensor(value))
+                given = torch.as_tensor(value)
+                if given.shape != parameters[name].shape:  # copy_ would stretch it
+                    raise ValueError(f"{name} has shape {tuple(given.shape)}, not {tuple(parameters[name].shape)}")
+                parameters[name].copy_(given)
 
     def save(self, folder: Path, max_length: int) -> None:
         """Write body, pooling and tokeniser, for transformers and for sentence-transformers.
@@ -139,6 +144,7 @@ def load_encoder(base: str, seed: int = 0) -> Encoder:
             )
         with torch.random.fork_rng(devices=[]), _quiet():
             torch.manual_seed(seed)
+            _refuse_other_shards(source)
             model, info = AutoModelForMaskedLM.from_pretrained(
                 source,
                 config=config,
@@ -147,7 +153,7 @@ def load_encoder(base: str, seed: int = 0) -> Encoder:
                 output_loading_info=True,
                 dtype=torch.float32,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unknown(base, error) from None
     missing = set(info["missing_keys"])
     prefix = model.base_model_prefix + "."
@@ -158,11 +164,18 @@ def load_encoder(base: str, seed: int = 0) -> Encoder:
             "Use another base.",
         )
     model.tie_weights()
-    return Encoder(model, load_tokenizer(base), base, fresh_head=bool(missing))
+    tokenizer = load_tokenizer(base)
+    if len(tokenizer) > (known := model.get_input_embeddings().num_embeddings):
+        raise InputError(
+            "base-unsupported",
+            f'The tokeniser of "{base}" has {len(tokenizer)} tokens, its weights only {known}.',
+            "Use a base whose tokeniser is its own.",
+        )
+    return Encoder(model, tokenizer, base, fresh_head=bool(missing))
 
 
 def load_tokenizer(base: str) -> "PreTrainedTokenizerBase":
-    """The base's fast tokeniser. Raises InputError where there is none, or where it has no mask token."""
+    """The base's fast tokeniser. Raises InputError where there is none, or where it lacks a token that we need."""
     from transformers import AutoTokenizer
 
     try:
@@ -170,9 +183,13 @@ def load_tokenizer(base: str) -> "PreTrainedTokenizerBase":
             tokenizer = AutoTokenizer.from_pretrained(_locate(base), use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unknown(base, error) from None
-    if not tokenizer.is_fast or tokenizer.mask_token_id is None:
+    needed = (tokenizer.mask_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    # Without its files, transformers makes a tokeniser of special tokens alone, to which every word is unknown.
+    if not tokenizer.is_fast or None in needed or len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise InputError(
-            "base-unsupported", f'The tokeniser of "{base}" has no fast form or no mask token.', "Use another base."
+            "base-unsupported",
+            f'The tokeniser of "{base}" has no fast form, no words, or no mask, start, end or padding token.',
+            "Use another base.",
         )
     return tokenizer
 
@@ -209,6 +226,18 @@ def _locate(base: str) -> str:
     if base.startswith("packaged:") or not _HUB_NAME.fullmatch(base):
         raise _unknown(base, None)
     return base
+
+
+def _refuse_other_shards(source: str) -> None:
+    """Raise ValueError where an index of safetensors shards names a file of another kind: it would be unpickled."""
+    from transformers.utils import cached_file
+
+    index = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
+    if index is None:
+        return
+    shards = json.loads(Path(index).read_text("utf-8")).get("weight_map", {}).values()
+    if not all(str(shard).endswith(".safetensors") for shard in shards):
+        raise ValueError("its index of safetensors names files of another kind")
 
 
 def _unknown(base: str, error: Exception | None) -> InputError:

@@ -32,19 +32,21 @@ def new_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a scratch folder beside `path`; on success it is synced and replaces `path`, else it is removed."""
-    scratch = _scratch(path)
+    scratch, old = _scratch(path), path.with_name(f".{path.name}.old.tmp")
     try:
         with explained(path):
-            shutil.rmtree(scratch, ignore_errors=True)
+            for left in (scratch, old):
+                shutil.rmtree(left, ignore_errors=True)
             scratch.mkdir(parents=True)
             yield scratch
             for file in scratch.rglob("*"):
                 _sync(file)
             _sync(scratch)
-            if path.exists():
-                shutil.rmtree(path)
+            if path.exists():  # aside in one step: a kill while it is removed must not leave half of it in place
+                path.replace(old)
             scratch.replace(path)
             _sync(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -5,6 +5,8 @@ Three exchanges: `query` (who are you, and what do you run), `train` (shared ten
 """
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
@@ -56,7 +58,7 @@ class EvaluateReply:
 
 
 def to_arrays(tensors: Tensors) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in tensors.items()})
+    return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in tensors.items()})
 
 
 def from_arrays(record: ArrayRecord) -> Tensors:
@@ -120,8 +122,13 @@ def read_facts(message: Message) -> SiteFacts:
         raise BadReply("its description is malformed") from None
 
 
-def read_train_reply(message: Message, expected: dict[str, tuple[int, ...]]) -> tuple[TrainReply, Tensors]:
-    """A checked reply: the expected names and shapes, float32, finite, and a positive weight. Raises BadReply."""
+def read_train_reply(
+    message: Message, expected: dict[str, tuple[int, ...]], most_notes: int
+) -> tuple[TrainReply, Tensors]:
+    """A checked reply: the expected names and shapes, float32, finite, and a weight of 1 to `most_notes` notes.
+
+    Raises BadReply.
+    """
     _refuse_error(message)
     content = message.content
     if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
@@ -143,12 +150,18 @@ def read_train_reply(message: Message, expected: dict[str, tuple[int, ...]]) -> 
             raise BadReply(f"not finite: tensor {name} holds NaN or infinity")
         tensors[name] = value
     values = _numbers(content.metric_records[METRICS], {WEIGHT, "steps", "tokens", "loss", "seconds"})
-    if values[WEIGHT] < 1:
-        raise BadReply(f"its number of notes is {values[WEIGHT]:g}")
+    if not 1 <= values[WEIGHT] <= most_notes:
+        raise BadReply(f"its number of notes is {values[WEIGHT]:g}, not 1 to {most_notes} as it said before")
     reply = TrainReply(
         int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"]
     )
     return reply, tensors
+
+
+def put_in_order(message: Message, names: Iterable[str]) -> None:
+    """Order a reply's tensors by `names`, for some of Flower's strategies go by position."""
+    record = message.content.array_records[ARRAYS]
+    message.content[ARRAYS] = ArrayRecord({name: record[name] for name in names})
 
 
 def read_evaluate_reply(message: Message) -> EvaluateReply:
@@ -163,8 +176,10 @@ def read_evaluate_reply(message: Message) -> EvaluateReply:
 def _refuse_error(message: Message) -> None:
     if message.has_error():
         code, reason = message.error.code, message.error.reason or ""
-        # Only our own codes are words we wrote; any other text could carry what a site must not say.
-        raise BadReply(f"the site reports {reason}" if code == SITE_ERROR else f"it failed (Flower error {code})")
+        # Only a code is words that we wrote; any other text could carry what a site must not say.
+        if code == SITE_ERROR and re.fullmatch(r"[a-z]{1,20}(-[a-z]{1,20}){0,4}", reason):
+            raise BadReply(f"the site reports {reason}")
+        raise BadReply(f"it failed (Flower error {code})")
 
 
 def _numbers(record: MetricRecord, names: set[str]) -> dict[str, float]:

@@ -115,7 +115,9 @@ class Federation(Section):
         None, validate_default=True, description="fedavgm: momentum of the coordinator's step; 0.9 where not given"
     )
     trim_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] | None = Field(
-        None, validate_default=True, description="trimmed-mean: share cut at either end; 0.2 where not given"
+        None,
+        validate_default=True,
+        description="trimmed-mean: share cut at either end, rounded down: with 0.2 (where not given), one site of five",
     )
     min_sites: int = Field(1, ge=1, le=10_000, description="fewest good replies that make a round")
     round_timeout: Positive = Field(86_400.0, description="seconds to wait for the replies of one round")
@@ -271,8 +273,13 @@ def plan_to_toml(plan: StudyPlan, comments: bool = False) -> str:
                 out.append(f"# {key_field.description}")
             setting = getattr(value, key)
             if setting is not None:
-                out.append(f"{key} = {json.dumps(setting, ensure_ascii=False)}")
+                out.append(f"{key} = {_toml(setting)}")
             elif comments:
                 out.append(f"# {key} = (not set)")
         out.append("")
     return "\n".join(out)
+
+
+def _toml(value: object) -> str:
+    """JSON is TOML for all that a plan holds but one control character, which TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

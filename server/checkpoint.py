@@ -6,6 +6,7 @@ study is drawn from a key of seed, site and step. What stays at a site is kept t
 """
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -30,11 +31,13 @@ class State(BaseModel):
     rounds: list[Round]
     sites: list[SiteFacts]
     left_out_sites: dict[str, str]
+    tensors: list[str] = []  # their order: the files below sort names, and Flower's momentum goes by position
     digests: dict[str, str] = {}
 
 
 def save_checkpoint(folder: Path, state: State, shared: Tensors, strategy: Tensors) -> None:
     """Write the checkpoint of `state.round` into `folder`; the oldest beyond KEPT go. Raises MachineError."""
+    state.tensors = list(shared)
     with new_folder(_place(folder, state.round)) as scratch:
         for name, tensors in (("shared", shared), ("strategy", strategy)):
             save_file(tensors, scratch / f"{name}.safetensors")
@@ -57,8 +60,9 @@ def load_checkpoint(folder: Path, plan_hash: str) -> tuple[State, Tensors, Tenso
             for name, digest in state.digests.items():
                 if _digest(place / f"{name}.safetensors") != digest:
                     raise ValueError
-            shared, strategy = load_file(place / "shared.safetensors"), load_file(place / "strategy.safetensors")
-        except (OSError, ValueError):
+            stored, strategy = load_file(place / "shared.safetensors"), load_file(place / "strategy.safetensors")
+            shared = {name: stored[name] for name in state.tensors}
+        except (OSError, ValueError, KeyError):
             continue  # damaged after it was written: the one before still stands
         if state.plan_hash != plan_hash:
             raise StudyError("plan-changed", f"{folder} belongs to another plan.", "Start a new run for a new plan.")
@@ -73,7 +77,8 @@ def _place(folder: Path, number: int) -> Path:
 
 
 def _rounds(folder: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("round-")) for path in folder.glob("round-*") if path.is_dir())
+    names = (path.name for path in folder.glob("round-*") if path.is_dir())
+    return sorted(int(name.removeprefix("round-")) for name in names if re.fullmatch(r"round-\d+", name))
 
 
 def _digest(path: Path) -> str:

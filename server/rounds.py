@@ -50,6 +50,7 @@ class Rounds:
     initial: Callable[[], Tensors]
     on_event: OnEvent
     names: dict[int, str] = field(default_factory=dict)  # node -> site, of the sites that take part
+    facts: dict[str, SiteFacts] = field(default_factory=dict)  # site -> what it said that it brings
 
     def run(self) -> State:
         """All rounds that are still to do. Raises StudyError where the study cannot go on."""
@@ -94,6 +95,7 @@ class Rounds:
                 left_out[f"node {node}"] = str(reason)
                 self.on_event(Event("left-out", 0, f"node {node}", str(reason)))
         self.names = {node: f.name for node, f in sorted(facts.items(), key=lambda item: item[1].name)}
+        self.facts = {f.name: f for f in facts.values()}
         if len(facts) < self.plan.federation.min_sites:
             reasons = "".join(f"\n  {site}: {reason}" for site, reason in left_out.items())
             raise StudyError(
@@ -117,11 +119,12 @@ class Rounds:
             for node, name in self.names.items():
                 try:
                     reply = _present(replies.get(node))
-                    did, tensors = messages.read_train_reply(reply, expected)
+                    did, tensors = messages.read_train_reply(reply, expected, self.facts[name].train)
                 except BadReply as reason:
                     sites.append(SiteRound(site=name, state="left-out", reason=str(reason), bytes_down=size))
                     self.on_event(Event("left-out", number, name, str(reason)))
                     continue
+                messages.put_in_order(reply, expected)
                 good.append(reply)
                 sites.append(
                     SiteRound(

@@ -48,17 +48,23 @@ class Silent:
 
 
 class Log(Silent):
-    """A few lines for a log file or a pipe: each phase, and every quarter of the rounds."""
+    """A few lines for a log file or a pipe: every quarter of the study's rounds, and that baselines are trained."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.rounds = 0
+        self.rounds, self.baselines = 0, False
 
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
-        self.rounds = plan.federation.rounds
-        self.console.print(f"{phase}: {len(sites)} sites, {self.rounds} rounds, {NO_DP}", highlight=False)
+        if self.rounds == 0:
+            self.rounds = plan.federation.rounds
+            self.console.print(f"{phase}: {len(sites)} sites, {self.rounds} rounds, {NO_DP}", highlight=False)
+        elif not self.baselines:
+            self.baselines = True
+            self.console.print("Training the baselines", highlight=False)
 
     def event(self, event: Event) -> None:
+        if self.baselines:
+            return
         if event.kind == "left-out":
             self.console.print(f"round {event.round}: {event.site} left out: {event.text}", highlight=False)
         quarters = {-(-self.rounds * part // 4) for part in (1, 2, 3, 4)}

@@ -147,9 +147,9 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     began = time.perf_counter()
     plan, setup, sites = run.plan, run.setup, run.sites
     tokenizer = load_tokenizer(plan.encoder.base)
-    notes = {name: open_site(folder).notes(tokenizer) for name, folder in sites.items()}
-    if any(store.digest != setup.digest for store in notes.values()):
+    if prepare(setup.notes, tokenizer, _split_key(plan), setup.cache).digest != setup.digest:
         raise InputError("notes-changed", "The notes are not those that the run began with.", "Start a new run.")
+    notes = {name: open_site(folder).notes(tokenizer) for name, folder in sites.items()}
     display.study(plan, list(sites), "Federation")
     server.app.on_event, client.app.on_step = display.event, display.step
     stopped: StudyError | None = None

@@ -88,7 +88,7 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Hold the run for this process. Raises InputError where another holds it; a killed holder holds nothing."""
         with explained(self.path):
-            file = (self.path / ".lock").open("w")
+            file = (self.path / ".lock").open("a")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

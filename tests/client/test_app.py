@@ -81,7 +81,7 @@ def test_an_update_passes_the_checks(
     plan = make_plan(federation={"share": share})
     start = base_tensors(plan)
     expected = {name: value.shape for name, value in start.items()}
-    said, update = messages.read_train_reply(ask(sites["northgate"], "train", plan), expected)
+    said, update = messages.read_train_reply(ask(sites["northgate"], "train", plan), expected, 10_000)
     own = open_site(sites["northgate"]).notes(load_tokenizer(plan.encoder.base))
     assert said.notes == len(own.split_indices("train")) and said.steps == 2 and said.tokens > 4 * 2
     assert 3 < said.loss < 9 and said.seconds > 0
@@ -316,4 +316,4 @@ def test_a_reply_without_what_was_asked_is_refused(
     ask: Ask, sites: dict[str, Path], make_plan: Callable[..., StudyPlan]
 ) -> None:
     with pytest.raises(BadReply, match="wrong keys"):
-        messages.read_train_reply(ask(sites["northgate"], "train", make_plan()), {"other": (1,)})
+        messages.read_train_reply(ask(sites["northgate"], "train", make_plan()), {"other": (1,)}, 10_000)

@@ -15,6 +15,7 @@ from common.results import SiteFacts
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32([1.5]), "empty": np.zeros(0, np.float32)}
+MOST = 1000
 EXPECTED = {name: value.shape for name, value in TENSORS.items()}
 METRICS: dict[str, Any] = {"num-examples": 12, "steps": 3, "tokens": 99, "loss": 1.25, "seconds": 0.5}
 EVALUATED: dict[str, Any] = {"num-examples": 4, "tokens": 40, "loss": 2.5}
@@ -32,7 +33,7 @@ def train_reason(make_message: MakeMessage) -> Callable[..., str]:
 
     def reason(content: RecordDict | Error) -> str:
         with pytest.raises(BadReply) as caught:
-            messages.read_train_reply(Message(content, reply_to=make_message()), EXPECTED)
+            messages.read_train_reply(Message(content, reply_to=make_message()), EXPECTED, MOST)
         assert SECRET not in str(caught.value)
         return str(caught.value)
 
@@ -123,7 +124,7 @@ def test_malformed_facts_are_refused(make_message: MakeMessage, content: RecordD
 
 def test_a_train_reply_survives(make_message: MakeMessage) -> None:
     sent = TrainReply(notes=12, steps=3, tokens=99, loss=1.25, seconds=0.5)
-    said, tensors = messages.read_train_reply(messages.train_reply(sent, TENSORS, make_message()), EXPECTED)
+    said, tensors = messages.read_train_reply(messages.train_reply(sent, TENSORS, make_message()), EXPECTED, MOST)
     assert said == sent and set(tensors) == set(TENSORS)
     assert all(np.array_equal(tensors[n], TENSORS[n]) and tensors[n].dtype == np.float32 for n in TENSORS)
 
@@ -137,7 +138,7 @@ def test_an_evaluate_reply_survives(make_message: MakeMessage) -> None:
 def test_an_error_is_a_reason(make_message: MakeMessage, read: str) -> None:
     def reason(reply: Message) -> str:
         with pytest.raises(BadReply) as caught:
-            getattr(messages, read)(reply, *([EXPECTED] if read == "read_train_reply" else []))
+            getattr(messages, read)(reply, *([EXPECTED, MOST] if read == "read_train_reply" else []))
         return str(caught.value)
 
     assert reason(messages.error_reply("too-few-notes", make_message())) == "the site reports too-few-notes"

@@ -82,7 +82,7 @@ BAD_NOTES = {
     "wrong encoding": (
         lambda tmp: _notes(tmp, "a.csv", b"text\n" + "na\u00efve caf\u00e9\n".encode("latin-1") * 50),
         [],
-        "notes-encoding",
+        "notes-broken-row",
     ),
     "note of 5 MB": (
         lambda tmp: _notes(tmp, "a.jsonl", json.dumps({"text": "word " * 1_000_000}).encode()),
@@ -201,11 +201,11 @@ def test_a_study_that_cannot_make_a_round_stops_with_its_reasons(
     assert "3 of 3 sites can take part; the plan asks for 9" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["simulate", "compare", "plan", "notes"])
-def test_help_has_examples(command: str, fednotes: Fednotes) -> None:
-    done = fednotes(command, "--help")
+@pytest.mark.parametrize("name", ["simulate", "compare", "plan check", "plan show", "notes inspect"])
+def test_help_has_examples(name: str, fednotes: Fednotes) -> None:
+    done = fednotes(*name.split(), "--help")
     assert done.returncode == 0
-    assert "fednotes" in done.stdout
+    assert "Example" in done.stdout and f"fednotes {name}" in done.stdout
 
 
 def test_shipped_studies_are_valid(fednotes: Fednotes) -> None:
