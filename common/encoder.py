@@ -89,7 +89,7 @@ class Encoder:
         return {n: p for n, p in self.tensors().items() if n not in travelling}
 
     def load(self, tensors: dict[str, Any]) -> None:
-        """Copy arrays or tensors, by name, into the parameters in place; KeyError or ValueError where one does not fit."""
+        """Copy arrays or tensors, by name, into the parameters. Raises KeyError or ValueError where one does not fit."""
         import torch
 
         parameters = self.tensors()

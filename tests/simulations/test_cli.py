@@ -9,18 +9,18 @@ from safetensors.numpy import load_file
 from transformers import AutoModel
 
 from common.results import NO_DP, Summary
+from simulations.synthetic_notes import write_jsonl
 from tests.simulations.conftest import Fednotes
 
 PlanFile = Callable[..., Path]
 SECRET = "Zygomorphic-4711"
 
 
-def test_compare_leaves_all_that_it_promises(
-    fednotes: Fednotes, plan_file: PlanFile, notes_file: str, tmp_path: Path
-) -> None:
+def test_compare_leaves_all_that_it_promises(fednotes: Fednotes, plan_file: PlanFile, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "notes.jsonl.gz", notes=1500, hospitals=3)
     run = tmp_path / "run"
     done = fednotes(
-        "compare", plan_file(), "--notes", notes_file, "--split-by", "site", "--out", run, "--embedding-map"
+        "compare", plan_file(), "--notes", "notes.jsonl.gz", "--split-by", "site", "--out", run, "--embedding-map"
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 15
