@@ -39,7 +39,7 @@ name = "engine"
 [encoder]
 max_length = 128
 [training]
-steps_per_round = 8
+steps_per_round = 20
 batch_size = 16
 [federation]
 rounds = 2
@@ -111,7 +111,7 @@ def main() -> None:
     plan = parse_plan(PLAN)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        write_jsonl(root / "notes.jsonl", notes=1200, hospitals=3)
+        write_jsonl(root / "notes.jsonl", notes=1200, hospitals=2)
         source = NotesSource(source=str(root / "notes.jsonl"), columns=Columns(site="site"))
         store = prepare(source, load_tokenizer(plan.encoder.base), KEY, root / "cache")
         sites = [
@@ -133,7 +133,7 @@ def main() -> None:
         "aim": "at most 1.1",
         "pairs_seconds": [[round(e, 2), round(p, 2)] for e, p, _ in pairs],
         "largest_weight_difference": max(d for *_, d in pairs),
-        "settings": {"sites": len(sites), "rounds": 2, "steps_per_round": 8, "batch_size": 16, "max_length": 128},
+        "settings": {"sites": len(sites), "rounds": 2, "steps_per_round": 20, "batch_size": 16, "max_length": 128},
         "versions": {n: version(n) for n in ("fednotes", "flwr", "torch")} | {"python": platform.python_version()},
     }
     print(json.dumps(result) if arguments.json else json.dumps(result, indent=2))

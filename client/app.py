@@ -6,6 +6,7 @@ details; only a code leaves.
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,8 +86,6 @@ def _guarded(handler: Callable[[Message, Context], Message]) -> Callable[[Messag
         except Exception:
             log.exception("the round failed")
             return messages.error_reply("internal-error", message)
-        finally:
-            release_memory()
 
     return guarded
 
@@ -131,7 +130,8 @@ def train_round(message: Message, context: Context) -> Message:
         proximal_mu=request.proximal_mu,
         on_step=functools.partial(on_step, site.name),
     )
-    if not all(bool(torch.isfinite(p).all()) for p in work.encoder.tensors().values()):
+    release_memory()
+    if not all(math.isfinite(float(p.detach().sum())) for p in work.encoder.tensors().values()):
         raise FednotesError(
             "diverged", f"Training at {site.name} gave NaN or infinity.", "Lower training.learning_rate."
         )

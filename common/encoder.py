@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +90,12 @@ class Encoder:
         return {n: p for n, p in self.tensors().items() if n not in travelling}
 
     def load(self, tensors: dict[str, Any]) -> None:
-        """Copy arrays or tensors, by name, into the parameters. Raises KeyError or ValueError where one does not fit."""
+        """Copy arrays or tensors, by name, into the parameters. KeyError or ValueError where one does not fit."""
         import torch
 
         parameters = self.tensors()
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it is only read
             for name, value in tensors.items():
                 given = torch.as_tensor(value)
                 if given.shape != parameters[name].shape:  # copy_ would stretch it

@@ -4,6 +4,7 @@ Three exchanges: `query` (who are you, and what do you run), `train` (shared ten
 (shared tensors down, a held-out loss up). A plan travels as its TOML; weights as float32. Nothing else travels.
 """
 
+import io
 import math
 import re
 from collections.abc import Iterable
@@ -62,7 +63,17 @@ def to_arrays(tensors: Tensors) -> ArrayRecord:
 
 
 def from_arrays(record: ArrayRecord) -> Tensors:
-    return {name: array.numpy() for name, array in record.items()}
+    """Read-only views of the bytes that came; Flower's own `Array.numpy` would copy them. Raises ValueError."""
+    return {name: _view(array) for name, array in record.items()}
+
+
+def _view(array: Array) -> np.ndarray:
+    file = io.BytesIO(array.data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not an array of numbers")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    flat = np.frombuffer(array.data, dtype, offset=file.tell())  # refuses Python objects
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def request_config(plan: StudyPlan) -> ConfigRecord:
@@ -139,7 +150,7 @@ def read_train_reply(
     tensors: Tensors = {}
     for name, shape in expected.items():
         try:
-            value = record[name].numpy()
+            value = _view(record[name])
         except Exception:
             raise BadReply(f"tensor {name} cannot be read") from None
         if value.shape != shape:

@@ -5,6 +5,7 @@ own strategies would stop the run or average a NaN. With fewer than `min_sites` 
 more; then the run stops, and its last checkpoint stands.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
@@ -63,15 +64,17 @@ class Rounds:
         else:
             arrays = self.initial()
             started = time.perf_counter()
-            held_out = self._held_out(0, arrays, strategy)
+            held_out = self._held_out(0, messages.to_arrays(arrays), strategy)
             first = Round(number=0, attempts=1, seconds=time.perf_counter() - started, sites=[], held_out=held_out)
             state = State(plan_hash=self.plan.hash(), round=0, rounds=[first], sites=facts, left_out_sites=left_out)
             save_checkpoint(self.checkpoints, state, arrays, {})
+        record = messages.to_arrays(arrays)
         for number in range(state.round + 1, self.plan.federation.rounds + 1):
             self.on_event(Event("round-started", number))
             started = time.perf_counter()
-            arrays, sites, attempts = self._train(number, arrays, strategy)
-            held_out = self._held_out(number, arrays, strategy)
+            arrays, sites, attempts = self._train(number, arrays, record, strategy)
+            record = messages.to_arrays(arrays)
+            held_out = self._held_out(number, record, strategy)
             seconds = time.perf_counter() - started
             done = Round(number=number, attempts=attempts, seconds=seconds, sites=sites, held_out=held_out)
             state = state.model_copy(update={"round": number, "rounds": [*state.rounds, done]})
@@ -106,14 +109,19 @@ class Rounds:
             )
         return [facts[node] for node in self.names], left_out
 
-    def _train(self, number: int, arrays: Tensors, strategy: FedAvg) -> tuple[Tensors, list[SiteRound], int]:
-        """One round of training: the new shared tensors, what each site did, and how many attempts it took."""
+    def _train(
+        self, number: int, arrays: Tensors, record: ArrayRecord, strategy: FedAvg
+    ) -> tuple[Tensors, list[SiteRound], int]:
+        """One round of training: the new shared tensors, what each site did, and how many attempts it took.
+
+        `record` is `arrays` as Flower carries them.
+        """
         expected = {name: value.shape for name, value in arrays.items()}
         size = sum(value.nbytes for value in arrays.values())
         sites: list[SiteRound] = []
         for attempt in range(1, _ATTEMPTS + 1):
             config = messages.request_config(self.plan)
-            requests = strategy.configure_train(number, messages.to_arrays(arrays), config, self.grid)
+            requests = strategy.configure_train(number, record, config, self.grid)
             sites, good = [], []
             replies = self._exchange(requests)
             for node, name in self.names.items():
@@ -141,10 +149,10 @@ class Rounds:
                     )
                 )
             if len(good) >= self.plan.federation.min_sites:
-                record, _ = strategy.aggregate_train(number, good)
-                assert record is not None  # there are good replies
+                mean, _ = strategy.aggregate_train(number, good)
+                assert mean is not None  # there are good replies
                 # FedAdam's step is a float64 scalar, which numpy 2 lets turn the weights into float64.
-                return {k: record[k].numpy().astype(np.float32, copy=False) for k in arrays}, sites, attempt
+                return {k: mean[k].numpy().astype(np.float32, copy=False) for k in arrays}, sites, attempt
         reasons = "".join(f"\n  {s.site}: {s.reason}" for s in sites if s.state == "left-out")
         raise StudyError(
             "round-failed",
@@ -153,10 +161,10 @@ class Rounds:
             "The last checkpoint is intact: mend the sites and resume the run.",
         )
 
-    def _held_out(self, number: int, arrays: Tensors, strategy: FedAvg) -> dict[str, HeldOut]:
+    def _held_out(self, number: int, record: ArrayRecord, strategy: FedAvg) -> dict[str, HeldOut]:
         """The loss of the shared tensors on each site's held-out notes; a site that cannot say is missing."""
         config: ConfigRecord = messages.request_config(self.plan)
-        replies = self._exchange(strategy.configure_evaluate(number, messages.to_arrays(arrays), config, self.grid))
+        replies = self._exchange(strategy.configure_evaluate(number, record, config, self.grid))
         held_out: dict[str, HeldOut] = {}
         for node, name in self.names.items():
             try:
@@ -191,4 +199,8 @@ def _present(reply: Message | None) -> Message:
 
 def _distance(a: Tensors, b: Tensors) -> float:
     """L2 norm of a - b over all tensors."""
-    return float(np.sqrt(sum(float(np.square(a[k] - b[k], dtype=np.float64).sum()) for k in b)))
+    squares = 0.0
+    for name, value in b.items():
+        difference = (a[name] - value).ravel()
+        squares += float(difference @ difference)
+    return math.sqrt(squares)
