@@ -80,7 +80,7 @@ BAD_NOTES = {
     "empty file": (lambda tmp: _notes(tmp, "empty.csv", b""), [], "notes-empty"),
     "wrong column": (lambda tmp: _notes(tmp, "a.jsonl", _rows(50)), ["--text-column", "body"], "notes-column"),
     "wrong encoding": (
-        lambda tmp: _notes(tmp, "a.csv", b"text\n" + "na\u00efve caf\u00e9\n".encode("latin-1") * 50),
+        lambda tmp: _notes(tmp, "a.csv", b"text\n" + "r\u00e9sum\u00e9 \u00e9tude\n".encode("latin-1") * 50),
         [],
         "notes-broken-row",
     ),
