@@ -108,6 +108,8 @@ def _set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> No
             )
         write_jsonl(run.path / SYNTHETIC_FILE, seed=plan.study.seed, hospitals=count)
         source = NotesSource(source=str((run.path / SYNTHETIC_FILE).resolve()), columns=Columns(site="site"))
+    elif not source.is_database:  # the sites' files name it from their own folders
+        source = source.model_copy(update={"source": str(Path(source.source).resolve())})
     cache = (wish.cache or default_cache()).resolve()
     key = _split_key(plan)
     notes = prepare(
