@@ -76,12 +76,12 @@ class Page:
     """One live page, gone when the run ends: the round, each site's progress and losses, the time left."""
 
     def __init__(self, console: Console) -> None:
-        self.live = Live(console=console, transient=True, refresh_per_second=5, get_renderable=self._render)
         self.phase, self.note, self.rounds, self.round = "", "", 0, 0
         self.sites: dict[str, list[str]] = {}  # name -> first loss, last loss, remark
         self.steps: dict[str, tuple[int, int]] = {}
         self.began = self.first_round = time.monotonic()
         self.done_here = 0
+        self.live = Live(console=console, transient=True, refresh_per_second=5, get_renderable=self._render)
 
     def __enter__(self) -> "Page":
         self.live.start()
