@@ -3,9 +3,11 @@
 Every stage leaves what it made on disk, so that a run that was killed goes on where it stood.
 """
 
+import contextlib
+import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,6 +34,7 @@ from simulations.partition import at_random, by_column, slug, write_site
 from simulations.run_folder import (
     MODEL_FOLDER,
     REPORT_FILE,
+    SITE_LOG,
     SITES,
     SYNTHETIC_FILE,
     Baseline,
@@ -70,7 +73,8 @@ def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
         except BaseException:
             run.abandon()
             raise
-        _carry_on(run, display)
+        with _site_log(run):
+            _carry_on(run, display)
     return run
 
 
@@ -80,8 +84,26 @@ def resume(path: Path, display: Display) -> RunFolder:
     _ = run.setup  # before the lock: a folder that is no run is not touched
     with run.locked():
         if not (path / REPORT_FILE).exists() or run.summary().status != "finished":
-            _carry_on(run, display)
+            with _site_log(run):
+                _carry_on(run, display)
     return run
+
+
+@contextlib.contextmanager
+def _site_log(run: RunFolder) -> Iterator[None]:
+    """What a site logs, such as the details of a failure, goes to a file: a hospital's log is its own, too."""
+    log = logging.getLogger("fednotes.site")
+    with explained(run.path):
+        handler = logging.FileHandler(run.path / SITE_LOG, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+        handler.close()
 
 
 def check_base(plan: StudyPlan) -> None:

@@ -18,7 +18,7 @@ from common.plan import StudyPlan, load_plan, plan_to_toml
 from common.results import Summary
 from server.app import PLAN_FILE
 
-SYNTHETIC_FILE, SITES = "synthetic-notes.jsonl", "sites"
+SYNTHETIC_FILE, SITES, SITE_LOG = "synthetic-notes.jsonl", "sites", "sites.log"
 SETUP_FILE, SUMMARY_FILE, REPORT_FILE, MODEL_FOLDER = "simulation.json", "summary.json", "report.html", "model"
 
 _SET_UP = {".lock", SYNTHETIC_FILE, SITES, PLAN_FILE}
