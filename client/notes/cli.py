@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,8 +69,10 @@ def inspect_command(
     query: Query = None,
     skip_bad: SkipBad = 0,
     cache: Cache = None,
-    base: Annotated[str, typer.Option(help="The encoder whose tokenizer counts the tokens.")] = "packaged:minilm",
-    max_length: Annotated[int, typer.Option(help="Longest sequence in tokens, as in the plan.", min=8)] = 512,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="The study plan: its encoder counts tokens, its max_length cuts (else the defaults)."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Read, check and tokenise notes, and print what is in them.
@@ -96,10 +99,12 @@ def inspect_command(
     from client.notes.show import show
     from client.notes.store import default_cache, prepare
     from common.encoder import load_tokenizer
+    from common.plan import EncoderPlan, load_plan
 
+    encoder = load_plan(plan).encoder if plan else EncoderPlan()
     with _progress() as progress:
-        store = prepare(source, load_tokenizer(base), INSPECTION_KEY, cache or default_cache(), progress)
-    inspection = inspect(store, max_length)
+        store = prepare(source, load_tokenizer(encoder.base), INSPECTION_KEY, cache or default_cache(), progress)
+    inspection = inspect(store, encoder.max_length)
     if json:
         typer.echo(inspection.model_dump_json(indent=2))
     else:

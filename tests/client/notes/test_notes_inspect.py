@@ -33,7 +33,9 @@ def test_json_holds_the_figures(tmp_path: Path, cache: Path) -> None:
     path = write_csv(tmp_path / "notes.csv", ROWS)
     with path.open("a") as stream:
         stream.write(f"104,too,many,{SECRET}\n")
-    options = ("--text-column", "body", "--category-column", "ward", "--skip-bad", "1", "--max-length", "64")
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[study]\nname = "x"\n[encoder]\nmax_length = 64\n')
+    options = ("--text-column", "body", "--category-column", "ward", "--skip-bad", "1", "--plan", plan)
     result = run(path, *options, "--cache", cache, "--json")
     assert result.exit_code == 0, result.output
     assert SECRET not in result.output
@@ -60,7 +62,7 @@ def test_tables_show_the_same(tmp_path: Path, cache: Path) -> None:
         "near duplicates",
         "too short",
         "A&E [red]",
-        "At 512 tokens",
+        "At 256 tokens",
         "median",
         "not valid JSON",
         "and 10 more",
