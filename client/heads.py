@@ -4,12 +4,12 @@ Each round's are a file of their own, written before the update leaves, so that 
 here exactly what the site had then.
 """
 
-import os
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 from common.encoder import Encoder
+from common.files import new_file
 
 _KEPT = 3
 
@@ -28,12 +28,8 @@ def save_heads(folder: Path, number: int, encoder: Encoder, share: str) -> None:
     tensors = {name: p.detach().cpu().contiguous() for name, p in encoder.private(share).items()}
     if not tensors:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / ".heads.tmp"
-    save_file(tensors, scratch)
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())
-    scratch.replace(_file(folder, number))
+    with new_file(_file(folder, number)) as scratch:
+        save_file(tensors, scratch)
     for old in [n for n in sorted(_rounds(folder)) if n <= number][:-_KEPT]:
         _file(folder, old).unlink(missing_ok=True)
 
