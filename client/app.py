@@ -17,11 +17,13 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.device import pick_device, release_memory
+from client.evaluation.round_space import round_space
 from client.heads import load_heads, save_heads
 from client.notes.store import NoteStore
-from client.objectives import make_objective
+from client.objectives import Objective, make_objective
+from client.objectives.usage import round_steps
 from client.site import Site, open_site, site_facts
-from client.training import held_out_loss, round_steps, site_key, train
+from client.training import held_out_loss, held_out_rows, site_key, train, usable
 from common import messages
 from common.encoder import Encoder, load_encoder, load_tokenizer
 from common.errors import FednotesError
@@ -46,12 +48,12 @@ class Worker:
         self.initial = {name: p.detach().clone() for name, p in self.encoder.tensors().items()}
         cast(torch.nn.Module, self.encoder.model).to(pick_device())
 
-    def load(self, request: messages.Request, heads: Path) -> None:
-        """Shared tensors from the message; the rest as this site left it, or as it starts."""
-        share = request.plan.federation.share
-        private = self.encoder.private(share)
-        if private and not load_heads(heads, request.round, self.encoder, share):
-            self.encoder.load({name: self.initial[name] for name in private})
+    def load(self, request: messages.Request, objective: Objective, heads: Path) -> None:
+        """The objective's head; shared tensors from the message; the rest as this site left it, or as it starts."""
+        objective.attach(self.encoder)
+        private = self.encoder.private(request.plan.federation.share)
+        if private and not load_heads(heads, request.round, self.encoder):
+            self.encoder.load({name: self.initial[name] for name in private if name in self.initial})
         self.encoder.load(request.arrays)
 
 
@@ -96,11 +98,14 @@ def describe(message: Message, context: Context) -> Message:
     """Who this site is and what it brings. Raises, as a code, "too-few-notes" below the site's own floor."""
     plan = messages.read_plan(message)
     site, notes = _site(context, plan)
-    facts = site_facts(site.name, notes, plan.encoder.max_length)
-    if facts.train < site.config.min_notes:
+    facts = site_facts(site.name, notes, plan)
+    if (notes_used := facts.whole + facts.shortened) < site.config.min_notes:
         raise FednotesError(
-            "too-few-notes", f"{site.name} has {facts.train} training notes.", "Add notes or lower min_notes."
+            "too-few-notes",
+            f"{site.name} has {notes_used} training notes that the objective can use; {facts.too_short} are too short.",
+            "Add notes, lower min_notes, or lower objective.min_span.",
         )
+    make_objective(plan, load_tokenizer(plan.encoder.base), notes)  # what else it needs is missing now, not in round 1
     return messages.facts_reply(facts, message)
 
 
@@ -114,19 +119,18 @@ def train_round(message: Message, context: Context) -> Message:
     site, notes = _site(context, plan)
     heads = site.folder / "heads"
     work = worker(plan.encoder.base, plan.study.seed)
-    work.load(request, heads)
-    count = len(notes.split_indices("train"))
-    steps = round_steps(plan.training, count)
+    objective = make_objective(plan, work.encoder.tokenizer, notes)
+    work.load(request, objective, heads)
+    steps = round_steps(plan, notes.lengths[notes.split_indices("train")])
     trained = train(
         work.encoder,
-        make_objective(plan, work.encoder.tokenizer),
+        objective,
         notes,
         plan.training,
         key=site_key(plan.study.seed, site.name),
         first_step=(request.round - 1) * steps,
         steps=steps,
         total_steps=plan.federation.rounds * steps,
-        max_length=plan.encoder.max_length,
         proximal_mu=request.proximal_mu,
         on_step=functools.partial(on_step, site.name),
     )
@@ -138,7 +142,9 @@ def train_round(message: Message, context: Context) -> Message:
     share = plan.federation.share
     save_heads(heads, request.round, work.encoder, share)
     update = {name: p.detach().cpu().numpy() for name, p in work.encoder.shared(share).items()}
-    reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, time.perf_counter() - started)
+    count = len(usable(objective, notes, "train"))
+    seconds = time.perf_counter() - started
+    reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, seconds, trained.parts)
     return messages.train_reply(reply, update, message)
 
 
@@ -150,15 +156,19 @@ def evaluate_round(message: Message, context: Context) -> Message:
     plan = request.plan
     site, notes = _site(context, plan)
     work = worker(plan.encoder.base, plan.study.seed)
-    work.load(messages.Request(plan, request.round + 1, request.arrays, 0.0), site.folder / "heads")
-    loss, count, tokens = held_out_loss(
-        work.encoder,
-        make_objective(plan, work.encoder.tokenizer),
-        notes,
-        plan.training,
-        key=site_key(plan.study.seed, site.name),
-        most_notes=plan.evaluation.held_out_notes,
-    )
-    if not count:
-        raise FednotesError("no-dev-notes", f"{site.name} has no dev notes.", "Its held-out loss cannot be computed.")
-    return messages.evaluate_reply(messages.EvaluateReply(loss, count, tokens), message)
+    objective = make_objective(plan, work.encoder.tokenizer, notes)
+    work.load(messages.Request(plan, request.round + 1, request.arrays, 0.0), objective, site.folder / "heads")
+    key, most = site_key(plan.study.seed, site.name), plan.evaluation.held_out_notes
+    found = held_out_loss(work.encoder, objective, notes, plan.training, key=key, most_notes=most)
+    if not found.notes:
+        raise FednotesError(
+            "no-dev-notes",
+            f"{site.name} has no dev notes that the objective can use.",
+            "Its held-out loss cannot be computed.",
+        )
+    space = None
+    if plan.evaluation.embedding_space and site.config.policy.release_embedding_space:
+        rows = held_out_rows(notes, notes.split_indices("dev"), key, most)
+        space = round_space(work.encoder, notes, rows, plan, request.round, site.folder)
+    reply = messages.EvaluateReply(found.loss, found.notes, found.tokens, found.parts, space)
+    return messages.evaluate_reply(reply, message)

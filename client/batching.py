@@ -36,5 +36,34 @@ class Batches:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng([*self.key, epoch])
-            self._epoch, self._batches = epoch, epoch_batches(self.lengths, self.batch_size, rng)
+            self._epoch, self._batches = epoch, self._draw(rng)
         return self._batches[place]
+
+    def _draw(self, rng: np.random.Generator) -> list[np.ndarray]:
+        return epoch_batches(self.lengths, self.batch_size, rng)
+
+
+class PairedBatches(Batches):
+    """Batches of pairs of one class: whatever a note's class, another of it is in the batch, if there is one at all.
+
+    Each epoch pairs the notes of a class at random, and so those without one; three of an odd number are together.
+    Batches hold `batch_size` notes, or one fewer where that is odd, but for these threes and for notes that are alone.
+    Classes come as often as the notes have them.
+
+    Args:
+        classes: [n] integers; -1 for none.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, key: tuple[int, ...], classes: np.ndarray) -> None:
+        super().__init__(lengths, batch_size, key)
+        self.classes = classes
+        self.per_epoch = len(self._draw(np.random.default_rng([*key, 0])))
+
+    def _draw(self, rng: np.random.Generator) -> list[np.ndarray]:
+        pairs: list[np.ndarray] = []
+        for name in np.unique(self.classes):
+            of_class = rng.permutation(np.flatnonzero(self.classes == name))
+            pairs += np.array_split(of_class, max(1, len(of_class) // 2))
+        lengths = np.array([self.lengths[pair].max() for pair in pairs])
+        per_batch = max(1, self.batch_size // 2)
+        return [np.concatenate([pairs[i] for i in batch]) for batch in epoch_batches(lengths, per_batch, rng)]

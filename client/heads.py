@@ -14,7 +14,7 @@ from common.files import new_file
 _KEPT = 3
 
 
-def load_heads(folder: Path, before_round: int, encoder: Encoder, share: str) -> bool:
+def load_heads(folder: Path, before_round: int, encoder: Encoder) -> bool:
     """Load the newest heads from a round earlier than `before_round` into the encoder; whether there were any."""
     rounds = [n for n in _rounds(folder) if n < before_round]
     if not rounds:

@@ -9,7 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from client.notes.source import NotesSource
+from client.objectives.usage import usage
 from common.errors import InputError
+from common.plan import StudyPlan
 from common.results import SiteFacts
 
 if TYPE_CHECKING:
@@ -80,9 +82,18 @@ def open_site_file(path: Path) -> SiteConfig:
     return config.model_copy(update={"notes": notes})
 
 
-def site_facts(name: str, notes: "NoteStore", max_length: int) -> SiteFacts:
+def site_facts(name: str, notes: "NoteStore", plan: StudyPlan) -> SiteFacts:
     """What a site brings to a study, in counts."""
     splits = {split: len(notes.split_indices(split)) for split in ("train", "dev", "test")}
     usable = np.concatenate([notes.split_indices(split) for split in ("train", "dev", "test")])
-    tokens = int(np.minimum(notes.lengths[usable], max_length - 2).sum()) + 2 * len(usable)
-    return SiteFacts(name=name, **splits, set_aside=len(notes) - len(usable), tokens=tokens)
+    tokens = int(np.minimum(notes.lengths[usable], plan.encoder.max_length - 2).sum()) + 2 * len(usable)
+    use = usage(plan, notes.lengths[notes.split_indices("train")])
+    return SiteFacts(
+        name=name,
+        **splits,
+        set_aside=len(notes) - len(usable),
+        tokens=tokens,
+        whole=use.whole,
+        shortened=use.shortened,
+        too_short=use.too_short,
+    )

@@ -5,20 +5,20 @@ round gives the same weights whether it follows another in the same process or a
 anew each round: they would be the moments of weights that the average has since replaced.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from client.batching import Batches
 from client.device import autocast, training_attention
 from client.notes.store import NoteStore
-from client.objectives import Objective, TokenisedNote
+from client.objectives import Loss, Objective
 from common.encoder import Encoder
-from common.plan import Training
+from common.plan_sections import Training
 
 _ORDER, _MASKS, _DROPOUT, _HELD_OUT = range(4)  # streams of random numbers
 _HELD_OUT_BATCH = 32
@@ -26,24 +26,40 @@ _HELD_OUT_BATCH = 32
 
 @dataclass(frozen=True)
 class Trained:
-    """What a round of local training did; `loss` is the mean over predicted tokens, in nats."""
+    """What a round of local training did. `loss` is the mean over the objective's terms, in nats; `parts` likewise."""
 
     steps: int
     tokens: int
     loss: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+class Mean:
+    """The mean of the losses of some batches, summed where they are computed: asking for each would wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._type = torch.float64 if device.type == "cpu" else torch.float32
+        self._sums: dict[str, torch.Tensor] = {}
+        self._terms: dict[str, int] = {}
+
+    def add(self, loss: Loss) -> None:
+        self._one("", loss.mean.detach() * loss.terms, loss.terms)
+        for name, (total, terms) in loss.parts.items():
+            self._one(name, total, terms)
+
+    def _one(self, name: str, total: torch.Tensor, terms: int) -> None:
+        self._sums[name] = self._sums.get(name, 0) + total.to(self._type)
+        self._terms[name] = self._terms.get(name, 0) + terms
+
+    def means(self) -> tuple[float, dict[str, float]]:
+        """The loss and its parts; NaN where there were no batches."""
+        means = {name: float(total) / self._terms[name] for name, total in self._sums.items()}
+        return means.pop("", math.nan), means
 
 
 def site_key(seed: int, site: str) -> tuple[int, int]:
     """Integers that key a site's random streams. The name is hashed: the order of sites does not matter."""
     return seed, int.from_bytes(hashlib.sha256(site.encode()).digest()[:8], "big")
-
-
-def round_steps(plan: Training, notes: int) -> int:
-    """Steps of one round at a site with so many training notes."""
-    if plan.steps_per_round is not None:
-        return plan.steps_per_round
-    assert plan.epochs_per_round is not None  # the plan fills it in
-    return max(1, math.ceil(plan.epochs_per_round * notes / plan.batch_size))
 
 
 def rate_factor(step: int, total: int, plan: Training) -> float:
@@ -67,7 +83,6 @@ def train(
     first_step: int,
     steps: int,
     total_steps: int,
-    max_length: int,
     proximal_mu: float = 0.0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
@@ -78,26 +93,24 @@ def train(
         on_step: called after each step with (steps done, steps of the round).
     """
     device = next(encoder.model.parameters()).device
-    rows = notes.split_indices("train")
-    batches = Batches(np.minimum(notes.lengths[rows], max_length - 2), plan.batch_size, (*key, _ORDER))
+    rows = usable(objective, notes, "train")
+    batches = objective.batches(notes, rows, plan.batch_size, (*key, _ORDER))
     parameters = list(encoder.tensors().values())
     start = [p.detach().clone() for p in parameters] if proximal_mu else []
     optimiser = make_optimiser(encoder, plan, device)
     encoder.model.train()
-    loss_sum = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-    terms = tokens = 0
+    mean, tokens = Mean(device), 0
+    compute = functools.partial(autocast, device, plan.precision)
     rng_of = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=rng_of), training_attention(encoder, device, plan.precision):
         for done, step in enumerate(range(first_step, first_step + steps), 1):
             torch.manual_seed(int(np.random.SeedSequence([*key, _DROPOUT, step]).generate_state(1, np.uint64)[0]))
             batch = objective.collate(
-                [tokenised(notes, i) for i in rows[batches.at(step)]], np.random.default_rng([*key, _MASKS, step])
+                [objective.read(notes, i) for i in rows[batches.at(step)]], np.random.default_rng([*key, _MASKS, step])
             )
             for group in optimiser.param_groups:
                 group["lr"] = plan.learning_rate * rate_factor(step, total_steps, plan)
-            with autocast(device, plan.precision):
-                total, count = objective.loss(encoder, batch.to(device))
-            (total / count).backward()
+            mean.add(objective.backward(encoder, batch.to(device), compute))
             if proximal_mu:
                 for p, p0 in zip(parameters, start, strict=True):
                     if p.grad is not None:
@@ -105,37 +118,53 @@ def train(
             torch.nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
             optimiser.step()
             optimiser.zero_grad()
-            loss_sum += total.detach()
-            terms, tokens = terms + count, tokens + batch.tokens
+            tokens += batch.tokens
             if on_step:
                 on_step(done, steps)
-    return Trained(steps, tokens, float(loss_sum) / terms)
+    return Trained(steps, tokens, *mean.means())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A loss on held-out notes; NaN where there were none to measure it on."""
+
+    loss: float
+    notes: int
+    tokens: int
+    parts: dict[str, float]
+
+
+def held_out_rows(notes: NoteStore, rows: np.ndarray, key: tuple[int, int], most: int) -> np.ndarray:
+    """At most so many of some notes, the same whenever it is asked, the shortest first."""
+    rows = np.random.default_rng([*key, _HELD_OUT]).permutation(rows)[:most]
+    return rows[np.argsort(notes.lengths[rows], kind="stable")]
 
 
 def held_out_loss(
     encoder: Encoder, objective: Objective, notes: NoteStore, plan: Training, *, key: tuple[int, int], most_notes: int
-) -> tuple[float, int, int]:
-    """Loss, notes and tokens on dev notes, the same notes and masks whenever it is asked; NaN where there are none."""
+) -> Measured:
+    """The loss on dev notes, with the same notes, masks and spans whenever it is asked."""
     device = next(encoder.model.parameters()).device
-    rows = notes.split_indices("dev")
-    rows = np.random.default_rng([*key, _HELD_OUT]).permutation(rows)[:most_notes]
-    rows = rows[np.argsort(notes.lengths[rows], kind="stable")]
+    rows = held_out_rows(notes, usable(objective, notes, "dev"), key, most_notes)
     encoder.model.eval()
-    loss_sum, terms, tokens = 0.0, 0, 0
+    mean, tokens = Mean(device), 0
     for start in range(0, len(rows), _HELD_OUT_BATCH):
         batch = objective.collate(
-            [tokenised(notes, i) for i in rows[start : start + _HELD_OUT_BATCH]],
+            [objective.read(notes, i) for i in rows[start : start + _HELD_OUT_BATCH]],
             np.random.default_rng([*key, _HELD_OUT, start]),
             cut=True,
         )
         with torch.inference_mode(), autocast(device, plan.precision):
-            total, count = objective.loss(encoder, batch.to(device))
-        loss_sum, terms, tokens = loss_sum + float(total), terms + count, tokens + batch.tokens
-    return (loss_sum / terms if terms else math.nan), len(rows), tokens
+            mean.add(objective.loss(encoder, batch.to(device)))
+        tokens += batch.tokens
+    loss, parts = mean.means()
+    return Measured(loss, len(rows), tokens, parts)
 
 
-def tokenised(notes: NoteStore, index: int) -> TokenisedNote:
-    return TokenisedNote(notes.tokens(index), notes.word_starts(index))
+def usable(objective: Objective, notes: NoteStore, split: str) -> np.ndarray:
+    """The notes of a split that the objective can use."""
+    rows = notes.split_indices(split)
+    return rows[objective.usage(notes.lengths[rows]).used]
 
 
 def make_optimiser(encoder: Encoder, plan: Training, device: torch.device) -> torch.optim.AdamW:

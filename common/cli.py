@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from common.plan import Study, StudyPlan, load_plan, plan_to_toml
+from common.plan import StudyPlan, load_plan, plan_to_toml
+from common.plan_sections import Study
 from common.results import NO_DP
 
 app = typer.Typer(help="Check a study plan, or see every key that one can have.", no_args_is_help=True)

@@ -45,6 +45,21 @@ class Encoder:
     tokenizer: "PreTrainedTokenizerBase"
     base: str
     fresh_head: bool
+    category_head: "torch.nn.Linear | None" = None  # of the note-category objective; no part of what is saved
+    category_head_shared: bool = False
+
+    def set_categories(self, count: int, shared: bool) -> None:
+        """A fresh linear head over `count` categories, all zeros, in place of any before; none where it is 0.
+
+        Zeros favour no category, and are the same at every site. `shared`: whether it travels with the body.
+        """
+        import torch
+
+        self.category_head, self.category_head_shared = None, shared and count > 0
+        if count:
+            self.category_head = torch.nn.Linear(self.hidden_size, count, device=next(self.model.parameters()).device)
+            torch.nn.init.zeros_(self.category_head.weight)
+            torch.nn.init.zeros_(self.category_head.bias)
 
     @property
     def body(self) -> "PreTrainedModel":
@@ -77,12 +92,19 @@ class Encoder:
 
     def tensors(self) -> dict[str, "torch.nn.Parameter"]:
         """Every trainable tensor by name, tied ones once."""
-        return dict(self.model.named_parameters())
+        head = self.category_head.named_parameters(prefix="category_head") if self.category_head else ()
+        return dict([*self.model.named_parameters(), *head])
 
     def shared(self, share: str) -> dict[str, "torch.nn.Parameter"]:
-        """The tensors that travel: the body, and the MLM head where `share` is "encoder+mlm-head"."""
+        """The tensors that travel: the body, with "encoder+mlm-head" the MLM head, and a shared category head."""
         prefix = self.model.base_model_prefix + "."
-        return {n: p for n, p in self.tensors().items() if share == "encoder+mlm-head" or n.startswith(prefix)}
+
+        def travels(name: str) -> bool:
+            if name.startswith("category_head."):
+                return self.category_head_shared
+            return share == "encoder+mlm-head" or name.startswith(prefix)
+
+        return {n: p for n, p in self.tensors().items() if travels(n)}
 
     def private(self, share: str) -> dict[str, "torch.nn.Parameter"]:
         """The tensors that stay at the site."""
@@ -102,14 +124,16 @@ class Encoder:
                     raise ValueError(f"{name} has shape {tuple(given.shape)}, not {tuple(parameters[name].shape)}")
                 parameters[name].copy_(given)
 
-    def save(self, folder: Path, max_length: int) -> None:
+    def save(self, folder: Path, max_length: int, with_head: bool = False) -> None:
         """Write body, pooling and tokeniser, for transformers and for sentence-transformers.
 
-        The latter cuts texts at `max_length` tokens; its three small files are written here, for its own `save` reloads
-        the body with a random pooler that nobody trained.
+        `with_head` adds the MLM head, which both leave aside and a study that starts from the folder takes up: give it
+        only where the head is shared, for a site's own stays there. Sentence-transformers cuts texts at `max_length`
+        tokens; its three small files are written here, for its own `save` reloads the body with a random pooler that
+        nobody trained.
         """
         with _quiet():
-            self.body.save_pretrained(folder)
+            (self.model if with_head else self.body).save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         pooling = {"word_embedding_dimension": self.hidden_size, "pooling_mode_mean_tokens": True}
         modules = [

@@ -1,14 +1,15 @@
 """The messages between coordinator and site, as types; the only file that knows Flower's record keys.
 
 Three exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up) and `evaluate`
-(shared tensors down, a held-out loss up). A plan travels as its TOML; weights as float32. Nothing else travels.
+(shared tensors down, a held-out loss up; figures of the embedding space, too, where the site's policy releases them). A
+plan travels as its TOML; weights as float32. Nothing else travels.
 """
 
 import io
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 import numpy as np
@@ -16,9 +17,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 
 from common.errors import FednotesError
 from common.plan import StudyPlan, parse_plan, plan_to_toml
-from common.results import SiteFacts
+from common.results import SiteFacts, Space
 
 ARRAYS, CONFIG, METRICS, WEIGHT = "arrays", "config", "metrics", "num-examples"
+DETAILS = "details"  # numbers that Flower's strategies should not average
+PARTS = {"mlm": (), "declutr": ("contrastive", "mlm"), "note-category": ("category", "mlm")}  # of an objective's loss
 SITE_ERROR = 1000  # Flower's own error codes are below 10
 
 Tensors = dict[str, np.ndarray]
@@ -47,15 +50,18 @@ class TrainReply:
     tokens: int
     loss: float
     seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EvaluateReply:
-    """A held-out loss in nats a masked token, and on how much it stands."""
+    """A held-out loss in nats, its parts, and on how much it stands."""
 
     loss: float
     notes: int
     tokens: int
+    parts: dict[str, float] = field(default_factory=dict)
+    space: Space | None = None
 
 
 def to_arrays(tensors: Tensors) -> ArrayRecord:
@@ -110,13 +116,28 @@ def facts_reply(facts: SiteFacts, message: Message) -> Message:
 
 
 def train_reply(reply: TrainReply, tensors: Tensors, message: Message) -> Message:
-    metrics = {WEIGHT if name == "notes" else name: value for name, value in asdict(reply).items()}
-    return Message(RecordDict({ARRAYS: to_arrays(tensors), METRICS: MetricRecord(metrics)}), reply_to=message)
+    content = RecordDict({ARRAYS: to_arrays(tensors), METRICS: _metrics(reply), DETAILS: _details(reply.parts, None)})
+    return Message(content, reply_to=message)
 
 
 def evaluate_reply(reply: EvaluateReply, message: Message) -> Message:
-    metrics = {WEIGHT if name == "notes" else name: value for name, value in asdict(reply).items()}
-    return Message(RecordDict({METRICS: MetricRecord(metrics)}), reply_to=message)
+    content = RecordDict({METRICS: _metrics(reply), DETAILS: _details(reply.parts, reply.space)})
+    return Message(content, reply_to=message)
+
+
+def _metrics(reply: TrainReply | EvaluateReply) -> MetricRecord:
+    values = {name: value for name, value in asdict(reply).items() if name not in ("parts", "space")}
+    return MetricRecord({WEIGHT if name == "notes" else name: value for name, value in values.items()})
+
+
+def _details(parts: dict[str, float], space: Space | None) -> ConfigRecord:
+    figures = space.model_dump(exclude_none=True) if space else {}
+    record = ConfigRecord()
+    for name, value in parts.items():
+        record[f"part-{name}"] = value
+    for name, value in figures.items():
+        record[f"space-{name}"] = float(value)
+    return record
 
 
 def error_reply(code: str, message: Message) -> Message:
@@ -134,7 +155,7 @@ def read_facts(message: Message) -> SiteFacts:
 
 
 def read_train_reply(
-    message: Message, expected: dict[str, tuple[int, ...]], most_notes: int
+    message: Message, expected: dict[str, tuple[int, ...]], most_notes: int, objective: str
 ) -> tuple[TrainReply, Tensors]:
     """A checked reply: the expected names and shapes, float32, finite, and a weight of 1 to `most_notes` notes.
 
@@ -144,6 +165,7 @@ def read_train_reply(
     content = message.content
     if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
         raise BadReply("its records are not one of arrays and one of metrics")
+    parts, _ = _read_details(content, objective)
     record = content.array_records[ARRAYS]
     if wrong := set(record) ^ set(expected):
         raise BadReply(f"wrong keys: {len(wrong)} tensors are missing or unknown, such as {min(wrong)[:80]!r}")
@@ -164,7 +186,7 @@ def read_train_reply(
     if not 1 <= values[WEIGHT] <= most_notes:
         raise BadReply(f"its number of notes is {values[WEIGHT]:g}, not 1 to {most_notes} as it said before")
     reply = TrainReply(
-        int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"]
+        int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"], parts
     )
     return reply, tensors
 
@@ -175,13 +197,31 @@ def put_in_order(message: Message, names: Iterable[str]) -> None:
     message.content[ARRAYS] = ArrayRecord({name: record[name] for name in names})
 
 
-def read_evaluate_reply(message: Message) -> EvaluateReply:
+def read_evaluate_reply(message: Message, objective: str) -> EvaluateReply:
     """Raises BadReply."""
     _refuse_error(message)
     if set(message.content.metric_records) != {METRICS}:
         raise BadReply("its records are not one of metrics")
     values = _numbers(message.content.metric_records[METRICS], {WEIGHT, "loss", "tokens"})
-    return EvaluateReply(values["loss"], int(values[WEIGHT]), int(values["tokens"]))
+    parts, space = _read_details(message.content, objective)
+    return EvaluateReply(values["loss"], int(values[WEIGHT]), int(values["tokens"]), parts, space)
+
+
+def _read_details(content: RecordDict, objective: str) -> tuple[dict[str, float], Space | None]:
+    if set(content.config_records) != {DETAILS}:
+        raise BadReply("its details are missing or unknown")
+    known = {f"part-{name}" for name in PARTS[objective]} | {f"space-{name}" for name in Space.model_fields}
+    values: dict[str, float] = {}
+    for name, value in content.config_records[DETAILS].items():
+        if name not in known or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise BadReply("its details are not the expected numbers")
+        values[name] = float(value)
+    parts = {name.removeprefix("part-"): value for name, value in values.items() if name.startswith("part-")}
+    figures = {name.removeprefix("space-"): value for name, value in values.items() if name.startswith("space-")}
+    try:
+        return parts, Space.model_validate(figures) if figures else None
+    except ValueError:
+        raise BadReply("its figures of the embedding space are malformed") from None
 
 
 def _refuse_error(message: Message) -> None:

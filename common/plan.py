@@ -1,7 +1,6 @@
 """The study plan: one TOML file that says what every site will do. Its hash is what a site approves.
 
-Every violation is reported at once with its path, value and fix. Checks across fields are field validators on the later
-field, because pydantic skips whole-model validators as soon as one field is wrong, and would then report only a part.
+Every violation is reported at once with its path, value and fix.
 """
 
 import difflib
@@ -9,168 +8,27 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from common.errors import InputError
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+from common.plan_sections import (
+    OBJECTIVES,
+    Declutr,
+    EncoderPlan,
+    Evaluation,
+    Federation,
+    Mlm,
+    NoteCategory,
+    Objective,
+    Section,
+    Study,
+    Training,
+)
 
 _PLAN_BYTES = 1_000_000  # a plan is a page; anything near this is a wrong file
-
-
-def _not_built(value: object, planned: tuple[str, ...], instead: str) -> None:
-    """Refuse what the design names and later work will bring, in words that say so."""
-    if value in planned:
-        raise PydanticCustomError(
-            "not_built", "{value} is not built yet; {instead}", {"value": value, "instead": instead}
-        )
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Study(Section):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="lower-case letters, digits and hyphens")
-    seed: int = Field(0, ge=0, lt=2**32, description="the same seed gives the same weights on the same machine")
-
-
-class EncoderPlan(Section):
-    base: str = Field(
-        "packaged:minilm", min_length=1, description="a model hub name, a folder, or the packaged base packaged:minilm"
-    )
-    pooling: Literal["mean"] = Field("mean", description="masked mean of the last layer, special tokens included")
-    max_length: int = Field(256, ge=16, le=8192, description="tokens a sequence, the two special ones included")
-
-
-class Mlm(Section):
-    kind: Literal["mlm"] = Field("mlm", description="masked language modelling")
-    mask_probability: float = Field(
-        0.15, gt=0.0, le=0.5, description="share of tokens to predict; of these 80 % masked, 10 % random, 10 % kept"
-    )
-    whole_word: bool = Field(False, description="mask all pieces of a word together")
-
-    @field_validator("kind", mode="before")
-    @classmethod
-    def _planned_kinds(cls, value: object) -> object:
-        _not_built(value, ("declutr", "note-category"), 'use kind = "mlm"')
-        return value
-
-
-class Training(Section):
-    steps_per_round: int | None = Field(None, ge=1, le=1_000_000, description="optimiser steps a site makes each round")
-    epochs_per_round: float | None = Field(
-        None, gt=0.0, le=1000, validate_default=True, description="or passes over its notes; 1.0 where neither is given"
-    )
-    batch_size: int = Field(16, ge=1, le=65536, description="notes a step")
-    learning_rate: Positive = Field(1e-4, description="peak rate of AdamW")
-    weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="decoupled; none on biases and norms")
-    schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="decay over the whole study's steps"
-    )
-    warmup_fraction: Fraction = Field(0.1, description="share of the whole study's steps that warms up")
-    max_grad_norm: Positive = Field(1.0, description="gradients are clipped to this norm")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 autocast where the processor computes in it, else float32"
-    )
-
-    @field_validator("epochs_per_round")
-    @classmethod
-    def _one_measure(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and info.data.get("steps_per_round") is not None:
-            raise PydanticCustomError("two_measures", "give steps_per_round or epochs_per_round, not both")
-        if value is None and "steps_per_round" in info.data and info.data["steps_per_round"] is None:
-            return 1.0
-        return value
-
-
-STRATEGY_SETTINGS = {
-    "fedavg": (),
-    "fedprox": ("proximal_mu",),
-    "fedadam": ("server_learning_rate",),
-    "fedavgm": ("server_learning_rate", "server_momentum"),
-    "trimmed-mean": ("trim_fraction",),
-    "median": (),
-}
-
-
-class Federation(Section):
-    rounds: int = Field(10, ge=1, le=100_000, description="rounds of the study")
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedavgm", "trimmed-mean", "median"] = Field(
-        "fedavg", description="how updates become the next shared weights"
-    )
-    proximal_mu: Positive | None = Field(
-        None, validate_default=True, description="fedprox: pull towards the round's start; 0.01 where not given"
-    )
-    server_learning_rate: Positive | None = Field(
-        None,
-        validate_default=True,
-        description="fedadam (0.001 where not given), fedavgm (1.0): the coordinator's step",
-    )
-    server_momentum: Fraction | None = Field(
-        None, validate_default=True, description="fedavgm: momentum of the coordinator's step; 0.9 where not given"
-    )
-    trim_fraction: Annotated[float, Field(ge=0.0, lt=0.5)] | None = Field(
-        None,
-        validate_default=True,
-        description="trimmed-mean: share cut at either end, rounded down: with 0.2 (where not given), one site of five",
-    )
-    min_sites: int = Field(1, ge=1, le=10_000, description="fewest good replies that make a round")
-    round_timeout: Positive = Field(86_400.0, description="seconds to wait for the replies of one round")
-    share: Literal["encoder", "encoder+mlm-head"] = Field(
-        "encoder+mlm-head", description="what travels; the rest stays at the site between rounds"
-    )
-    wire: Literal["float32"] = Field("float32", description="number format of weights in transit")
-
-    @field_validator("share", mode="before")
-    @classmethod
-    def _planned_shares(cls, value: object) -> object:
-        _not_built(value, ("lora",), 'use share = "encoder" or "encoder+mlm-head"')
-        return value
-
-    @field_validator("wire", mode="before")
-    @classmethod
-    def _planned_wires(cls, value: object) -> object:
-        _not_built(value, ("float16", "delta", "delta-float16"), 'use wire = "float32"')
-        return value
-
-    @field_validator("proximal_mu", "server_learning_rate", "server_momentum", "trim_fraction")
-    @classmethod
-    def _setting_of_strategy(cls, value: float | None, info: ValidationInfo) -> float | None:
-        strategy, name = info.data.get("strategy"), str(info.field_name)
-        if strategy is None:
-            return value
-        if name not in STRATEGY_SETTINGS[strategy]:
-            if value is None:
-                return None
-            users = " and ".join(s for s, names in STRATEGY_SETTINGS.items() if name in names)
-            raise PydanticCustomError("wrong_strategy", "only {users} uses it; remove it", {"users": users})
-        if value is not None:
-            return value
-        if name == "server_learning_rate":
-            return 0.001 if strategy == "fedadam" else 1.0
-        return {"proximal_mu": 0.01, "server_momentum": 0.9, "trim_fraction": 0.2}[name]
-
-
-class Evaluation(Section):
-    held_out_notes: int = Field(256, ge=1, description="most dev notes a site uses for its held-out loss each round")
-    tasks: list[Literal["label"]] = Field(["label"], description="downstream tasks; label is the notes' label column")
-    modes: list[Literal["frozen"]] = Field(["frozen"], min_length=1, description="frozen: a probe on fixed embeddings")
-    shots: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
-        [16, 32, 64, 128], description="labelled notes a class in the few-shot curve"
-    )
-    seeds: int = Field(5, ge=5, le=100, description="draws at each point of the curve")
-
-    @field_validator("modes", mode="before")
-    @classmethod
-    def _planned_modes(cls, value: object) -> object:
-        for mode in value if isinstance(value, list) else []:
-            _not_built(mode, ("fine-tuned", "lora"), 'use modes = ["frozen"]')
-        return value
 
 
 class StudyPlan(Section):
@@ -178,11 +36,23 @@ class StudyPlan(Section):
 
     study: Study
     encoder: EncoderPlan = EncoderPlan()
-    objective: Mlm = Mlm()
+    objective: Objective = Field(Mlm(), validate_default=True)
     training: Training = Training()
     federation: Federation = Federation()
     privacy: None = Field(None, description="absent: no differential privacy")
     evaluation: Evaluation = Evaluation()
+
+    @field_validator("objective")
+    @classmethod
+    def _spans_fit(cls, value: Section, info: ValidationInfo) -> Section:
+        encoder = info.data.get("encoder")
+        if isinstance(value, Declutr) and encoder is not None and value.max_span > (room := encoder.max_length - 2):
+            raise PydanticCustomError(
+                "span_room",
+                "max_span = {span} is more than encoder.max_length leaves room for; lower it to {room} or less",
+                {"span": value.max_span, "room": room},
+            )
+        return value
 
     @field_validator("privacy", mode="before")
     @classmethod
@@ -193,6 +63,14 @@ class StudyPlan(Section):
                 "private training is not built yet; leave [privacy] out, and the study has no differential privacy",
             )
         return value
+
+    @property
+    def shared_categories(self) -> int:
+        """Outputs of the category head that all sites share; 0 where there is none."""
+        objective = self.objective
+        if isinstance(objective, NoteCategory) and objective.loss == "linear" and objective.categories:
+            return len(objective.categories)
+        return 0
 
     def hash(self) -> str:
         """SHA-256 (hex) of the canonical JSON of every key, defaults included: equal plans have equal hashes."""
@@ -226,6 +104,11 @@ def parse_plan(text: str, name: str = "the plan") -> StudyPlan:
         raise InputError(
             "plan-invalid", f"{name} is not TOML: {error}.", "See `fednotes plan show` for the form."
         ) from None
+    return check_plan(raw, name)
+
+
+def check_plan(raw: dict[str, Any], name: str) -> StudyPlan:
+    """The plan in a dictionary of sections. Raises InputError that lists every violation."""
     try:
         return StudyPlan.model_validate(raw)
     except ValidationError as error:
@@ -240,7 +123,12 @@ def parse_plan(text: str, name: str = "the plan") -> StudyPlan:
 
 def _violation(detail: ErrorDetails) -> str:
     """`section.key = value: what is wrong` for one pydantic error."""
-    path = ".".join(str(part) for part in detail["loc"])
+    path = ".".join(_keys(detail["loc"]))
+    if detail["type"] == "union_tag_invalid":
+        kind = detail["input"].get("kind")
+        return f"{path}.kind = {json.dumps(kind, default=str)[:80]}: it should be one of {', '.join(OBJECTIVES)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{path} = {json.dumps(detail['input'], default=str)[:80]}: it should be a section, [{path}]"
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(detail["loc"][-1]), _keys_beside(detail["loc"]), n=1)
         return f"{path}: unknown key" + (f"; did you mean {close[0]}?" if close else "; remove it")
@@ -251,11 +139,18 @@ def _violation(detail: ErrorDetails) -> str:
     return f"{path}{shown}: {detail['msg']}"
 
 
+def _keys(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of a place in the plan: pydantic names the kind of objective there, too."""
+    return [str(part) for number, part in enumerate(loc) if not (number == 1 and loc[0] == "objective")]
+
+
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    model: Any = StudyPlan
-    for part in loc[:-1]:
-        model = model.model_fields[str(part)].annotation
-    return list(model.model_fields)
+    if len(loc) == 1:
+        return list(StudyPlan.model_fields)
+    if loc[0] == "objective":
+        return list(OBJECTIVES[str(loc[1])].model_fields)
+    section: Any = StudyPlan.model_fields[str(loc[0])].annotation
+    return list(section.model_fields)
 
 
 def plan_to_toml(plan: StudyPlan, comments: bool = False) -> str:

@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict
 SCHEMA_VERSION: Literal[1] = 1
 NO_DP = "no differential privacy"
 
-ModelName = Literal["federated", "base", "local-only", "centralised", "tf-idf"]
+ModelName = Literal["federated", "base", "local-only", "centralised", "tf-idf", "majority"]
+Mode = Literal["frozen", "fine-tuned", "lora"]
+Metric = Literal["macro-f1", "accuracy"]
+Verdict = Literal["better", "worse", "no clear difference"]
+# In place of a site's name, as only a simulation can have them: one probe on the notes of all sites in one place, and
+# the predictions of the sites' own probes taken together.
+POOLED, TOGETHER = "(all sites)", "(sites together)"
 
 
 class Result(BaseModel):
@@ -27,28 +33,32 @@ class Estimate(Result):
 
 
 class FewShot(Result):
-    """Macro-F1 on the whole test set after training on `shots` labelled notes a class, over several draws.
+    """Scores on the whole test set after training on `shots` labelled notes a class, over several draws.
 
-    `per_seed` holds one macro-F1 a draw; the interval of `macro_f1` is over the draws (Student's t). A class with fewer
-    training notes than `shots` gives all it has; `short_classes` counts those.
+    `per_seed` holds one macro-F1 a draw; the intervals are over the draws (Student's t). A class with fewer training
+    notes than `shots` gives all it has; `short_classes` counts those.
     """
 
     shots: int
     macro_f1: Estimate
+    accuracy: Estimate | None = None
     per_seed: list[float]
     short_classes: int
 
 
 class TaskScore(Result):
-    """One model on one downstream task at one site: the frozen probe, or TF-IDF beside it.
+    """One model on one downstream task at one site: a probe on the frozen encoder (or on TF-IDF), or the encoder tuned.
 
     `support` is test notes a class. Intervals of the three metrics are a bootstrap over test notes. `auroc` is macro
-    one-vs-rest over the classes that the test set holds; None where it is undefined.
+    one-vs-rest over the classes that the test set holds; None where it is undefined. `metric` is the task's own: every
+    choice in training and every verdict goes by it.
     """
 
     site: str
     task: str
     model: ModelName
+    mode: Mode = "frozen"
+    metric: Metric = "macro-f1"
     n_train: int
     n_test: int
     support: dict[str, int]
@@ -59,14 +69,16 @@ class TaskScore(Result):
 
 
 class Comparison(Result):
-    """Macro-F1 of the federated encoder minus that of `against`, on the same test notes (paired bootstrap)."""
+    """The metric of the federated encoder minus that of `against`, on the same test notes (paired bootstrap)."""
 
     site: str
     task: str
     against: ModelName
+    mode: Mode = "frozen"
+    metric: Metric = "macro-f1"
     difference: Estimate
     n_test: int
-    verdict: Literal["better", "worse", "no clear difference"]
+    verdict: Verdict
 
 
 class NotScored(Result):
@@ -77,12 +89,42 @@ class NotScored(Result):
     reason: str
 
 
+class Space(Result):
+    """The shape of an embedding space, over `notes` held-out notes; None where a figure is undefined or was not asked.
+
+    Cosines, alignment and uniformity are of L2-normalised embeddings. `within` and `between`: mean cosine of pairs of
+    one class and of two. `alignment`: mean squared distance of pairs of one class, equal pairs a class. `uniformity`:
+    log of the mean of exp(-2 squared distance). Silhouettes go by cosine. `modularity_*`: of the graph of nearest
+    neighbours, with the classes as communities. `effective_rank`: of the centred embeddings. `cka_*`: linear CKA to the
+    same notes under another encoder.
+    """
+
+    notes: int
+    within: float | None = None
+    between: float | None = None
+    alignment: float | None = None
+    uniformity: float | None = None
+    silhouette_label: float | None = None
+    silhouette_category: float | None = None
+    modularity_label: float | None = None
+    modularity_category: float | None = None
+    effective_rank: float | None = None
+    cka_base: float | None = None
+    cka_local: float | None = None
+
+
 class HeldOut(Result):
-    """The objective's loss on the site's held-out (dev) notes under the shared weights of a round."""
+    """The objective's loss on the site's held-out (dev) notes under the shared weights of a round.
+
+    `parts` are the means of the losses that the objective adds up, by name. `space` is there where the site's policy
+    releases it.
+    """
 
     loss: float
     notes: int
     tokens: int
+    parts: dict[str, float] = {}
+    space: Space | None = None
 
 
 class SiteRound(Result):
@@ -98,6 +140,7 @@ class SiteRound(Result):
     steps: int = 0
     tokens: int = 0
     loss: float | None = None
+    parts: dict[str, float] = {}
     seconds: float = 0.0
     bytes_down: int = 0
     bytes_up: int = 0
@@ -115,7 +158,11 @@ class Round(Result):
 
 
 class SiteFacts(Result):
-    """What a site brings: notes in each split after duplicates were set aside, and tokens at the plan's maximum."""
+    """What a site brings: notes in each split after duplicates were set aside, and tokens at the plan's maximum.
+
+    Of the `train` notes the objective uses `whole` as the plan has it and `shortened` in part (a window of a long note,
+    or shorter spans of a short one); it has to leave out `too_short` ones.
+    """
 
     name: str
     train: int
@@ -123,6 +170,9 @@ class SiteFacts(Result):
     test: int
     set_aside: int
     tokens: int
+    whole: int
+    shortened: int
+    too_short: int
 
 
 class Summary(Result):

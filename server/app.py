@@ -30,5 +30,6 @@ def main(grid: Grid, context: Context) -> None:
 
 def base_tensors(plan: StudyPlan) -> Tensors:
     """The shared tensors of the plan's base, before any training."""
-    shared = load_encoder(plan.encoder.base, plan.study.seed).shared(plan.federation.share)
-    return {name: p.detach().numpy() for name, p in shared.items()}
+    encoder = load_encoder(plan.encoder.base, plan.study.seed)
+    encoder.set_categories(plan.shared_categories, shared=True)
+    return {name: p.detach().numpy() for name, p in encoder.shared(plan.federation.share).items()}

@@ -127,7 +127,9 @@ class Rounds:
             for node, name in self.names.items():
                 try:
                     reply = _present(replies.get(node))
-                    did, tensors = messages.read_train_reply(reply, expected, self.facts[name].train)
+                    did, tensors = messages.read_train_reply(
+                        reply, expected, self.facts[name].train, self.plan.objective.kind
+                    )
                 except BadReply as reason:
                     sites.append(SiteRound(site=name, state="left-out", reason=str(reason), bytes_down=size))
                     self.on_event(Event("left-out", number, name, str(reason)))
@@ -142,6 +144,7 @@ class Rounds:
                         steps=did.steps,
                         tokens=did.tokens,
                         loss=did.loss,
+                        parts=did.parts,
                         seconds=did.seconds,
                         bytes_down=size,
                         bytes_up=size,
@@ -168,11 +171,13 @@ class Rounds:
         held_out: dict[str, HeldOut] = {}
         for node, name in self.names.items():
             try:
-                said = messages.read_evaluate_reply(_present(replies.get(node)))
+                said = messages.read_evaluate_reply(_present(replies.get(node)), self.plan.objective.kind)
             except BadReply as reason:
                 self.on_event(Event("left-out", number, name, f"held-out loss: {reason}"))
                 continue
-            held_out[name] = HeldOut(loss=said.loss, notes=said.notes, tokens=said.tokens)
+            held_out[name] = HeldOut(
+                loss=said.loss, notes=said.notes, tokens=said.tokens, parts=said.parts, space=said.space
+            )
             self.on_event(Event("held-out", number, name, f"{said.loss:.3f}"))
         return held_out
 

@@ -7,7 +7,7 @@ import numpy as np
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg
 
 from common.messages import ARRAYS, CONFIG, WEIGHT, Tensors, to_arrays
-from common.plan import Federation
+from common.plan_sections import Federation
 
 logging.getLogger("flwr").setLevel(logging.ERROR)  # a page of INFO lines a round; our record says what matters
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from client.app import app as client_app
 from client.notes.store import NoteStore
+from client.objectives.usage import round_steps
 from client.site import open_site
-from client.training import round_steps
 from common.messages import Tensors
 from common.plan import StudyPlan
 from server.app import CHECKPOINTS
@@ -26,7 +26,8 @@ POOLED = "(all sites)"
 
 def alone(plan: StudyPlan, steps: int) -> StudyPlan:
     """The same plan for a federation of one that makes `steps` steps a round."""
-    training = plan.training.model_copy(update={"steps_per_round": steps, "epochs_per_round": None})
+    measures = {"steps_per_round": steps, "tokens_per_round": None, "epochs_per_round": None}
+    training = plan.training.model_copy(update=measures)
     federation = plan.federation.model_copy(
         update={
             "strategy": "fedavg",
@@ -42,7 +43,7 @@ def alone(plan: StudyPlan, steps: int) -> StudyPlan:
 
 def local_only(run: RunFolder, name: str, notes: NoteStore) -> Tensors:
     """Train at one site as if it were alone; returns its shared tensors. Resumes what was begun."""
-    steps = round_steps(run.plan.training, len(notes.split_indices("train")))
+    steps = round_steps(run.plan, notes.lengths[notes.split_indices("train")])
     return _train_alone(
         run, run.path / "baselines" / f"local-only-{slug(name)}", name, run.sites[name], notes.rows, steps
     )
@@ -50,7 +51,7 @@ def local_only(run: RunFolder, name: str, notes: NoteStore) -> Tensors:
 
 def centralised(run: RunFolder, notes: dict[str, NoteStore]) -> Tensors:
     """Train on the notes of all sites in one place; returns the shared tensors. Resumes what was begun."""
-    steps = sum(round_steps(run.plan.training, len(store.split_indices("train"))) for store in notes.values())
+    steps = sum(round_steps(run.plan, store.lengths[store.split_indices("train")]) for store in notes.values())
     rows = np.sort(np.concatenate([store.rows for store in notes.values()]))
     any_site = next(iter(run.sites.values()))
     return _train_alone(run, run.path / "baselines" / "centralised", POOLED, any_site, rows, steps)

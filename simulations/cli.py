@@ -12,6 +12,7 @@ from client.notes import options
 from client.notes.source import Columns
 from common.errors import InputError
 from common.results import NO_DP, Summary
+from common.table import Table
 
 STUDIES = Path(__file__).parent / "studies"
 _MOST_LINES = 15
@@ -74,6 +75,9 @@ With no argument: the demo, on synthetic notes. The public base and TF-IDF are s
 COMPARE = """Simulate a federation, and train the baselines that it must beat: each site alone, and all notes pooled.
 
 Says for each site whether federation helped. Takes about three times as long as simulate.
+
+A plan with [[arms]] is a table: each objective in turn, from several seeds, trained alone, federated and in one place
+(simulations/studies/paper.toml). It takes hours; one that was stopped goes on with --resume.
 """
 
 
@@ -109,19 +113,28 @@ def study(
     # Imported here, so that --help does not wait for torch.
     from common.plan import load_plan
     from simulations.display import Log, Page, Silent
-    from simulations.federation import Wish
     from simulations.federation import resume as resume_run
     from simulations.federation import simulate as run_simulation
     from simulations.run_folder import RunFolder
+    from simulations.setup import Wish
+    from simulations.table.plan import is_table, load_table
+    from simulations.table.run import RESULTS_FILE, TABLE_FILE, results, resume_table, run_table
 
     console = Console(stderr=True)
     display = Silent() if quiet or as_json else Page(console) if console.is_terminal else Log(console)
     run: RunFolder
+    table = is_table(plan) if plan else resume is not None and (resume / TABLE_FILE).exists()
+    if table and (ctx.info_name == "simulate" or engine is Engine.flower):
+        raise InputError(
+            "usage",
+            "This is a table of many studies, which are run in one process and with their baselines.",
+            "Use fednotes compare, without --engine.",
+        )
     if resume is not None:
         if plan or notes or sites or split_by or out:
             raise InputError("usage", "--resume takes the plan and the notes from the run.", "Give --resume alone.")
         with display:
-            run = resume_run(resume, display)
+            run = resume_table(resume, display) if table else resume_run(resume, display)
     else:
         if sites and split_by:
             raise InputError("usage", "--sites and --split-by are two ways to share notes out.", "Give one of them.")
@@ -147,9 +160,14 @@ def study(
             embedding_map=embedding_map,
         )
         with display:
-            run = run_simulation(load_plan(plan or STUDIES / "demo.toml"), wish, display)
+            if table and plan:
+                run = run_table(load_table(plan), wish, display)
+            else:
+                run = run_simulation(load_plan(plan or STUDIES / "demo.toml"), wish, display)
     if as_json:
-        sys.stdout.write((run.path / "summary.json").read_text("utf-8") + "\n")
+        sys.stdout.write((run.path / (RESULTS_FILE if table else "summary.json")).read_text("utf-8") + "\n")
+    elif not quiet and table:
+        _say_table(results(run), run.path, console)
     elif not quiet:
         _say(run.summary(), run.path, console)
 
@@ -163,6 +181,32 @@ def _say(summary: Summary, path: Path, console: Console) -> None:
     lines += [f"  {name:8} {path / file}" for name, file in _RESULTS]
     for line in lines[:_MOST_LINES]:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _say_table(table: Table | None, path: Path, console: Console) -> None:
+    """The end of a table: where it is, and how the federated rows compare on the test notes of all sites."""
+    from common.results import POOLED
+
+    if table is None:
+        return
+    console.print(
+        f"{table.study}: {len(table.cells)} of {table.planned} cells, {len(table.sites)} sites, {NO_DP}.",
+        highlight=False,
+    )
+    few = min((d.shots for d in table.differences if d.shots is not None), default=None)
+    for d in table.differences:
+        if d.site == POOLED and d.mode == "frozen" and d.shots == few and d.against_setting == "as it is":
+            low, high = d.difference.low, d.difference.high
+            interval = "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
+            console.print(
+                f"  {d.arm}, federated, {few} labels a class: {d.difference.value:+.3f}{interval} macro-F1 against "
+                f"{d.against_arm}, {d.verdict}, n = {d.n_test}",
+                highlight=False,
+                soft_wrap=True,
+            )
+    console.print(
+        f"  report   {path / 'report.html'}\n  table    {path / 'table.json'}", highlight=False, soft_wrap=True
+    )
 
 
 _RESULTS = (("report", "report.html"), ("summary", "summary.json"), ("model", "model"))

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from common.plan import StudyPlan
 from common.results import NO_DP
+from common.table import Setting
 from server.rounds import Event
 
 _MOST_ROWS = 12
@@ -29,6 +30,9 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """What is being done now, outside of rounds."""
 
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None:
+        """How far a table is: finished and planned seeds of each (arm, setting), and cells in all."""
+
 
 class Silent:
     """Says nothing."""
@@ -41,6 +45,8 @@ class Silent:
 
     def say(self, text: str) -> None: ...
 
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None: ...
+
     def __enter__(self) -> "Silent":
         return self
 
@@ -52,9 +58,17 @@ class Log(Silent):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.rounds, self.baselines = 0, False
+        self.rounds, self.baselines, self.table = 0, False, False
+
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None:
+        self.table = True
+        done = sum(count for count, _ in progress.values())
+        row = next(((arm, setting) for (arm, setting), (count, all_) in progress.items() if count < all_), ("", ""))
+        self.console.print(f"{done} of {planned} cells done; now {row[0]}, {row[1]}", highlight=False)
 
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
+        if self.table:
+            return
         if self.rounds == 0:
             self.rounds = plan.federation.rounds
             self.console.print(f"{phase}: {len(sites)} sites, {self.rounds} rounds, {NO_DP}", highlight=False)
@@ -63,7 +77,7 @@ class Log(Silent):
             self.console.print("Training the baselines", highlight=False)
 
     def event(self, event: Event) -> None:
-        if self.baselines:
+        if self.baselines or (self.table and event.kind != "left-out"):
             return
         if event.kind == "left-out":
             self.console.print(f"round {event.round}: {event.site} left out: {event.text}", highlight=False)
@@ -81,6 +95,7 @@ class Page:
         self.steps: dict[str, tuple[int, int]] = {}
         self.began = self.first_round = time.monotonic()
         self.done_here = 0
+        self.table: dict[tuple[str, Setting], tuple[int, int]] = {}
         self.live = Live(console=console, transient=True, refresh_per_second=5, get_renderable=self._render)
 
     def __enter__(self) -> "Page":
@@ -123,6 +138,9 @@ class Page:
     def step(self, site: str, done: int, steps: int) -> None:
         self.steps[site] = (done, steps)
 
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None:
+        self.table = progress
+
     def say(self, text: str) -> None:
         self.phase, self.note, self.sites, self.rounds = text, "", {}, 0
 
@@ -139,7 +157,20 @@ class Page:
             lines.append(Text(self.note, style="dim"))
         if self.sites:
             lines.append(self._table())
+        if self.table:
+            lines += [Text(""), self._cells()]
         return Group(*lines)
+
+    def _cells(self) -> Table:
+        """A row an arm, a column a setting, in each how many of its seeds are done."""
+        settings = list(dict.fromkeys(setting for _, setting in self.table))
+        table = Table(box=None, pad_edge=False)
+        for title in ("cells done", *settings):
+            table.add_column(title, no_wrap=True)
+        for arm in dict.fromkeys(arm for arm, _ in self.table):
+            counts = [self.table.get((arm, setting)) for setting in settings]
+            table.add_row(arm, *["" if count is None else f"{count[0]} of {count[1]}" for count in counts])
+        return table
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)

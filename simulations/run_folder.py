@@ -35,7 +35,6 @@ class Setup(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     notes: NotesSource
-    synthetic: bool
     digest: str
     engine: Literal["inprocess", "flower"]
     baselines: list[Baseline]

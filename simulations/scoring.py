@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from sklearn.decomposition import PCA
 
 from client.device import release_memory
+from client.evaluation.compare import compare
 from client.evaluation.embed import embed_notes
-from client.evaluation.site import compare, score_task
+from client.evaluation.score import score_frozen
 from client.evaluation.task import TaskData, task_data
 from client.notes.store import NoteStore
 from common.encoder import Encoder, tensors_digest
@@ -121,7 +122,7 @@ class Scorer:
             self.encoder.load(tensors)
             side = functools.partial(self._embed, store)
         settings = self.plan.evaluation
-        return score_task(
+        score, predicted = score_frozen(
             self.tasks[site],
             model,
             side(train),
@@ -129,16 +130,22 @@ class Scorer:
             shots=settings.shots,
             seeds=settings.seeds,
             seed=self.plan.study.seed,
-            groups=_patients(store, train),
+            groups=patients(store, train),
         )
+        return score, predicted.full
 
     def _embed(self, store: NoteStore, rows: np.ndarray) -> np.ndarray:
         return embed_notes(
-            self.encoder, store, rows, max_length=self.plan.encoder.max_length, precision=self.plan.training.precision
+            self.encoder,
+            store,
+            rows,
+            max_length=self.plan.encoder.max_length,
+            precision=self.plan.training.precision,
+            long_notes=self.plan.encoder.long_notes,
         )
 
 
-def _patients(store: NoteStore, rows: np.ndarray) -> np.ndarray:
+def patients(store: NoteStore, rows: np.ndarray) -> np.ndarray:
     """The patient of each note; a note without one is a patient of its own."""
     patients = store.column("patient")[rows]
     return np.array([f"n{row}" if p is None else f"p{p}" for row, p in zip(rows, patients, strict=True)])

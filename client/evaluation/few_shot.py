@@ -1,12 +1,12 @@
-"""Few-shot scores: macro-F1 on the whole, natural test set after training on n labelled notes a class."""
+"""Few-shot scores: on the whole, natural test set after training on n labelled notes a class."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
 
-from client.evaluation.metrics import macro_f1
+from client.evaluation.metrics import accuracy, macro_f1
 from common.results import Estimate, FewShot
 
 SHOTS = (16, 32, 64, 128)
@@ -16,38 +16,51 @@ SEEDS = 5
 FitPredict = Callable[[np.ndarray, int], np.ndarray]
 
 
-def few_shot(
-    fit_predict: FitPredict,
-    train_y: np.ndarray,
-    test_y: np.ndarray,
-    shots: Sequence[int] = SHOTS,
-    seeds: int = SEEDS,
-    seed: int = 0,
-) -> list[FewShot]:
-    """Score draws of n train notes a class, for each n that at least one class can fill.
+def predict_draws(
+    fit_predict: FitPredict, train_y: np.ndarray, shots: Sequence[int] = SHOTS, seeds: int = SEEDS, seed: int = 0
+) -> dict[int, np.ndarray]:
+    """What a model says of the test notes after each draw of n train notes a class: n -> [seeds, n_test] labels.
 
-    Where no class has n notes every draw would be the whole train set, which the full probe has scored: such an n is
-    left out. The interval is over draws only, and draws overlap the more the nearer n comes to all notes, so at large n
-    it is too narrow.
+    Where no class has n notes every draw would be the whole train set, which is scored as such: such an n is left out.
 
     Args:
         fit_predict: trains on the given train rows and predicts every test note.
         train_y: [n_train] class names.
-        test_y: [n_test] class names.
         shots: notes a class.
-        seeds: draws for each n; fewer than 2 give no interval.
+        seeds: draws for each n.
         seed: the study's seed; another one gives other draws.
+    """
+    most = max(np.unique(train_y, return_counts=True)[1])
+    return {
+        n: np.stack([fit_predict(draw(train_y, n, seed, number), seed + number) for number in range(seeds)])
+        for n in shots
+        if n <= most
+    }
+
+
+def few_shot(train_y: np.ndarray, test_y: np.ndarray, draws: Mapping[int, np.ndarray]) -> list[FewShot]:
+    """The score at each n of `draws`, as `predict_draws` returned them.
+
+    The interval is over draws only, and draws overlap the more the nearer n comes to all notes, so at large n it is too
+    narrow; a single draw has none.
+
+    Args:
+        train_y: [n_train] class names.
+        test_y: [n_test] class names.
+        draws: n -> [seeds, n_test] predicted labels.
     """
     _, counts = np.unique(train_y, return_counts=True)
     results = []
-    for n in shots:
-        if counts.max() < n:
-            continue
-        scores = [
-            macro_f1(test_y, fit_predict(draw(train_y, n, seed, number), seed + number)) for number in range(seeds)
-        ]
+    for n, predicted in draws.items():
+        scores = [macro_f1(test_y, of_draw) for of_draw in predicted]
         results.append(
-            FewShot(shots=n, macro_f1=_over_draws(scores), per_seed=scores, short_classes=int((counts < n).sum()))
+            FewShot(
+                shots=n,
+                macro_f1=_over_draws(scores),
+                accuracy=_over_draws([accuracy(test_y, of_draw) for of_draw in predicted]),
+                per_seed=scores,
+                short_classes=int((counts < n).sum()),
+            )
         )
     return results
 
@@ -67,7 +80,7 @@ def draw(train_y: np.ndarray, n: int, seed: int, number: int) -> np.ndarray:
 
 
 def _over_draws(scores: list[float]) -> Estimate:
-    """Mean over draws with Student's t interval, held within [0, 1], where macro-F1 lives."""
+    """Mean over draws with Student's t interval, held within [0, 1], where both metrics live."""
     mean = float(np.mean(scores))
     if len(scores) < 2:
         return Estimate(value=mean)

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from client.evaluation.metrics import macro_f1
+from client.evaluation.metrics import MEASURES
+from common.results import Metric
 
 # Inverse penalties for rows of mean squared length 1 (see probe.py): on standardised 384-d embeddings these are
 # 0.0026 to 2.6. Small to large, so that each fit starts from the one before. On real notes 1 underfits, and 10,000
@@ -43,7 +44,14 @@ class Predictions:
     c: float
 
 
-def fit_head(train: Matrix, train_y: np.ndarray, test: Matrix, seed: int, groups: np.ndarray | None) -> Predictions:
+def fit_head(
+    train: Matrix,
+    train_y: np.ndarray,
+    test: Matrix,
+    seed: int,
+    groups: np.ndarray | None,
+    metric: Metric = "macro-f1",
+) -> Predictions:
     """Choose C on the train rows, fit on all of them, predict the test rows.
 
     Args:
@@ -52,11 +60,12 @@ def fit_head(train: Matrix, train_y: np.ndarray, test: Matrix, seed: int, groups
         test: [n_test, d] rows.
         seed: of the folds.
         groups: [n_train] patient of each train note, so that no patient is on both sides of a fold; None for no groups.
+        metric: the task's, by which C is chosen.
     """
     # One thread: on matrices of this size a second BLAS thread made the solver 10 times slower (2 cores, measured).
     with threadpool_limits(1):
         train, test = _rotated(train, test)
-        c = _choose_c(train, train_y, seed, groups)
+        c = _choose_c(train, train_y, seed, groups, metric)
         model = _regression().set_params(C=c).fit(train, train_y)
         scores = model.predict_proba(test)
     return Predictions(classes=model.classes_, labels=model.classes_[scores.argmax(axis=1)], scores=scores, c=c)
@@ -66,8 +75,8 @@ def _regression() -> LogisticRegression:
     return LogisticRegression(solver="lbfgs", tol=1e-5, max_iter=2000, warm_start=True)
 
 
-def _choose_c(x: Matrix, y: np.ndarray, seed: int, groups: np.ndarray | None) -> float:
-    """The C with the best macro-F1 of the out-of-fold predictions, pooled over folds; the smallest of equals.
+def _choose_c(x: Matrix, y: np.ndarray, seed: int, groups: np.ndarray | None, metric: Metric) -> float:
+    """The C with the best metric of the out-of-fold predictions, pooled over folds; the smallest of equals.
 
     Pooled, because a rare class has one or two notes in a fold, too few for a macro-F1 of its own. A fold whose train
     side holds a single class (all other classes are one patient's) predicts nothing: a miss, under every C alike.
@@ -84,7 +93,7 @@ def _choose_c(x: Matrix, y: np.ndarray, seed: int, groups: np.ndarray | None) ->
         model = _regression()
         for row, c in enumerate(C_GRID):
             out_of_fold[row, held] = model.set_params(C=c).fit(x[kept], y[kept]).predict(x[held])
-    return C_GRID[int(np.argmax([macro_f1(y, predicted) for predicted in out_of_fold]))]
+    return C_GRID[int(np.argmax([MEASURES[metric](y, predicted) for predicted in out_of_fold]))]
 
 
 def _rotated(train: Matrix, test: Matrix) -> tuple[Matrix, Matrix]:

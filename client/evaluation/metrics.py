@@ -14,12 +14,14 @@ The intervals are percentiles (Efron and Tibshirani 1993, chapter 13), of notes 
 are given: they leave out what another training run, or several notes of one patient, would add.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
-from common.results import Estimate
+from common.results import Estimate, Metric
 
 RESAMPLES = 1000
-_CHUNK_CELLS = 4_000_000  # resamples x notes held at once by the AUROC bootstrap: about 100 MB of work arrays
+_CHUNK_CELLS = 4_000_000  # resamples x notes held at once by a bootstrap: about 100 MB of work arrays
 
 
 def macro_f1(y_true: np.ndarray, y_pred: np.ndarray) -> float:
@@ -48,6 +50,9 @@ def auroc(y_true: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> float 
     return None if np.isnan(value) else float(value)
 
 
+MEASURES: dict[Metric, Callable[[np.ndarray, np.ndarray], float]] = {"macro-f1": macro_f1, "accuracy": accuracy}
+
+
 def macro_f1_estimate(y_true: np.ndarray, y_pred: np.ndarray, seed: int) -> Estimate:
     """Macro-F1 with its bootstrap interval.
 
@@ -69,32 +74,37 @@ def auroc_estimate(y_true: np.ndarray, scores: np.ndarray, classes: np.ndarray, 
     value = auroc(y_true, scores, classes)
     if value is None:
         return None
-    rng, n = np.random.default_rng(seed), len(y_true)
-    size = max(1, _CHUNK_CELLS // n)
-    areas = [
-        _macro_auroc(y_true, scores, classes, rng.multinomial(n, np.full(n, 1 / n), min(size, RESAMPLES - start)))
-        for start in range(0, RESAMPLES, size)
-    ]
+    one_each = np.ones(len(y_true), dtype=np.int64)
+    areas = [_macro_auroc(y_true, scores, classes, weights) for weights in _resampled(one_each, seed)]
     return _estimate(value, np.concatenate(areas))
 
 
-def paired_difference(y_true: np.ndarray, pred_a: np.ndarray, pred_b: np.ndarray, seed: int) -> Estimate:
-    """Macro-F1 of `pred_a` minus that of `pred_b`, with a paired bootstrap interval.
+def paired_difference(
+    y_true: np.ndarray, pred_a: np.ndarray, pred_b: np.ndarray, seed: int, metric: Metric = "macro-f1"
+) -> Estimate:
+    """The metric of `pred_a` minus that of `pred_b`, with a paired bootstrap interval.
 
     Both models are scored on the same notes of every resample, so what they share cancels; identical predictions give
-    exactly 0 with the interval [0, 0].
+    exactly 0 with the interval [0, 0]. Where a model was trained several times (few-shot draws, seeds), its metric is
+    the mean over them, in every resample too: the interval is over test notes, for trainings that are given.
 
     Args:
         y_true: [n] true labels.
-        pred_a: [n] labels predicted by the one model, note by note.
-        pred_b: [n] labels predicted by the other.
+        pred_a: labels predicted by the one model, note by note: [n], or [k, n] of k trainings.
+        pred_b: labels predicted by the other, likewise; it may have been trained another number of times.
         seed: of the resamples.
+        metric: which one.
     """
-    true, a, b, counts = _cells(y_true, pred_a, pred_b)
-    drawn = _resample(counts, seed)
-    low, high = np.quantile(_macro_f1(true, a, drawn) - _macro_f1(true, b, drawn), [0.025, 0.975])
-    value = macro_f1(y_true, pred_a) - macro_f1(y_true, pred_b)
-    return Estimate(value=value, low=float(low), high=float(high))
+    a, b = np.atleast_2d(pred_a), np.atleast_2d(pred_b)
+    true, *predicted, counts = _cells(y_true, *a, *b)
+    measure = _macro_f1 if metric == "macro-f1" else _accuracy
+
+    def difference(notes: np.ndarray) -> np.ndarray:
+        values = np.stack([measure(true, of_one, notes) for of_one in predicted])
+        return values[: len(a)].mean(axis=0) - values[len(a) :].mean(axis=0)
+
+    low, high = np.quantile(np.concatenate([difference(part) for part in _resampled(counts, seed)]), [0.025, 0.975])
+    return Estimate(value=float(difference(counts[None])[0]), low=float(low), high=float(high))
 
 
 def _cells(*labels: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -105,8 +115,16 @@ def _cells(*labels: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _resample(counts: np.ndarray, seed: int) -> np.ndarray:
-    n = counts.sum()
-    return np.random.default_rng(seed).multinomial(n, counts / n, RESAMPLES)
+    return np.concatenate(list(_resampled(counts, seed)))
+
+
+def _resampled(counts: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """[resamples, cells] notes in each cell, in parts of bounded size, drawn as if at once."""
+    rng, n = np.random.default_rng(seed), counts.sum()
+    size = max(1, _CHUNK_CELLS // len(counts))
+    for start in range(0, RESAMPLES, size):
+        # As float64, in which counts are exact and products of matrices are fast.
+        yield rng.multinomial(n, counts / n, min(size, RESAMPLES - start)).astype(np.float64)
 
 
 def _macro_f1(true: np.ndarray, pred: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -116,6 +134,11 @@ def _macro_f1(true: np.ndarray, pred: np.ndarray, counts: np.ndarray) -> np.ndar
     support = counts @ is_true
     f1 = 2 * (counts @ (is_true & is_pred)) / np.maximum(support + counts @ is_pred, 1)
     return _mean_where(f1, support > 0)
+
+
+def _accuracy(true: np.ndarray, pred: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[resamples] accuracy, from the same as `_macro_f1`."""
+    return counts @ (true == pred) / counts.sum(axis=1)
 
 
 def _macro_auroc(y_true: np.ndarray, scores: np.ndarray, classes: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -18,6 +18,16 @@ from common.errors import InputError, StudyError
 MAX_WORDS = 50_000
 
 
+def check_finite(*embeddings: np.ndarray) -> None:
+    """Raise StudyError `embeddings-not-finite` where any of the arrays holds NaN or infinity."""
+    if not all(np.isfinite(array).all() for array in embeddings):
+        raise StudyError(
+            "embeddings-not-finite",
+            "The encoder gives embeddings that are not numbers, so its training diverged.",
+            "Lower the learning rate, or score an earlier checkpoint.",
+        )
+
+
 def standardised(train_x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings scaled to mean 0 and variance 1 by the train notes' statistics, over sqrt(d).
 
@@ -28,12 +38,7 @@ def standardised(train_x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, n
     Raises:
         StudyError: `embeddings-not-finite`: the encoder gave NaN or infinity.
     """
-    if not (np.isfinite(train_x).all() and np.isfinite(test_x).all()):
-        raise StudyError(
-            "embeddings-not-finite",
-            "The encoder gives embeddings that are not numbers, so its training diverged.",
-            "Lower the learning rate, or score an earlier checkpoint.",
-        )
+    check_finite(train_x, test_x)
     scaler = StandardScaler().fit(train_x.astype(np.float64))
     width = np.sqrt(train_x.shape[1])
     return scaler.transform(train_x.astype(np.float64)) / width, scaler.transform(test_x.astype(np.float64)) / width

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.results import NotScored
+from common.results import Metric, NotScored
 
 MIN_TEST_NOTES = 10
 
@@ -22,6 +22,9 @@ class TaskData:
         test_labels: [n_test] strings, the class of each kept test note.
         train_rows: [n_train] integers: row of each kept train note in the arrays that were given, ascending.
         test_rows: [n_test] integers, the same for the test notes.
+        dev_labels: [n_dev] strings, the class of each kept dev note; there may be none.
+        dev_rows: [n_dev] integers, as for the others.
+        metric: what every choice in training and every verdict go by.
     """
 
     task: str
@@ -30,6 +33,9 @@ class TaskData:
     test_labels: np.ndarray
     train_rows: np.ndarray
     test_rows: np.ndarray
+    dev_labels: np.ndarray = field(default_factory=lambda: np.array([], dtype=str))
+    dev_rows: np.ndarray = field(default_factory=lambda: np.array([], dtype=np.int64))
+    metric: Metric = "macro-f1"
 
     @property
     def support(self) -> dict[str, int]:
@@ -39,7 +45,14 @@ class TaskData:
 
 
 def task_data(
-    site: str, task: str, train_labels: Iterable, test_labels: Iterable, min_train_per_class: int = 8
+    site: str,
+    task: str,
+    train_labels: Iterable,
+    test_labels: Iterable,
+    min_train_per_class: int = 8,
+    *,
+    dev_labels: Iterable = (),
+    metric: Metric = "macro-f1",
 ) -> TaskData | NotScored:
     """Keep the notes that can be scored, or say in one sentence why none can.
 
@@ -53,11 +66,13 @@ def task_data(
         train_labels: one label for each train note, in the order of the site's arrays.
         test_labels: the same for the test notes.
         min_train_per_class: fewest train notes for a class to be kept.
+        dev_labels: the same for the dev notes, which stop the training of an encoder that learns the task.
+        metric: the task's own.
     """
-    train, test = [_text(label) for label in train_labels], [_text(label) for label in test_labels]
+    train, test, dev = ([_text(label) for label in labels] for labels in (train_labels, test_labels, dev_labels))
     counts = Counter(label for label in train if label)
     classes = {label for label, count in counts.items() if count >= min_train_per_class}
-    train_rows, test_rows = _rows_of(train, classes), _rows_of(test, classes)
+    train_rows, test_rows, dev_rows = (_rows_of(labels, classes) for labels in (train, test, dev))
     data = TaskData(
         task=task,
         site=site,
@@ -65,10 +80,15 @@ def task_data(
         test_labels=np.array([test[row] for row in test_rows], dtype=str),
         train_rows=train_rows,
         test_rows=test_rows,
+        dev_labels=np.array([dev[row] for row in dev_rows], dtype=str),
+        dev_rows=dev_rows,
+        metric=metric,
     )
     reason = ""
     if not counts:
         reason = "None of its train notes has a label."
+    elif len(counts) == 1:
+        reason = "All of its labelled train notes have the same class, so there is nothing to learn."
     elif len(classes) < 2:
         reason = f"Fewer than 2 of its classes have {min_train_per_class} labelled train notes or more."
     elif len(test_rows) < MIN_TEST_NOTES:

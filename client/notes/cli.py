@@ -99,7 +99,8 @@ def inspect_command(
     from client.notes.show import show
     from client.notes.store import default_cache, prepare
     from common.encoder import load_tokenizer
-    from common.plan import EncoderPlan, load_plan
+    from common.plan import load_plan
+    from common.plan_sections import EncoderPlan
 
     encoder = load_plan(plan).encoder if plan else EncoderPlan()
     with _progress() as progress:

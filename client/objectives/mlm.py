@@ -11,58 +11,39 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from client.objectives import Batch, TokenisedNote
+from client.objectives import Batch, Loss, Objective, TokenisedNote
+from client.objectives.sequences import Sequences
 from common.encoder import Encoder
-from common.plan import Mlm as MlmPlan
+from common.plan import StudyPlan
+from common.plan_sections import Mlm as MlmPlan
 
 
-class Mlm:
-    """The objective over one tokeniser; `max_length` in tokens counts the two special ones."""
+class Mlm(Objective):
+    """The objective over one tokeniser."""
 
-    def __init__(self, plan: MlmPlan, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+    def __init__(self, study: StudyPlan, plan: MlmPlan, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(study)
         self.plan = plan
-        self.max_length = max_length
-        self.vocabulary = len(tokenizer)
-        self.first, self.last = tokenizer.cls_token_id, tokenizer.sep_token_id
-        self.mask, self.pad = tokenizer.mask_token_id, tokenizer.pad_token_id
+        self.sequences = Sequences(tokenizer, self.max_length)
 
     def collate(self, notes: Sequence[TokenisedNote], rng: np.random.Generator, cut: bool = False) -> Batch:
         """Tensors: `input_ids` and `attention_mask` [B, T]; `positions` [M] into the flat B*T and `targets` [M]."""
-        windows = [self._window(note, rng, cut) for note in notes]
-        width = max(len(w.ids) for w in windows) + 2
-        ids = np.full((len(windows), width), self.pad, dtype=np.int64)
-        attention = np.zeros((len(windows), width), dtype=np.int64)
-        chosen = np.zeros((len(windows), width), dtype=bool)
+        windows = [self.sequences.window(note, rng, cut) for note in notes]
+        ids, attention = self.sequences.padded([w.ids for w in windows])
+        chosen = np.zeros(ids.shape, dtype=bool)
         for row, window in enumerate(windows):
-            n = len(window.ids)
-            ids[row, 0], ids[row, 1 : n + 1], ids[row, n + 1] = self.first, window.ids, self.last
-            attention[row, : n + 2] = 1
-            chosen[row, 1 : n + 1] = self._choose(window, rng)
-        if not chosen.any():  # very short notes only: the loss needs a term
-            chosen[0, 1 + int(rng.integers(len(windows[0].ids)))] = True
-        positions = np.flatnonzero(chosen)
-        flat = ids.reshape(-1)
-        targets = flat[positions].copy()
-        lot = rng.random(len(positions))
-        flat[positions[lot < 0.8]] = self.mask
-        random = positions[(lot >= 0.8) & (lot < 0.9)]
-        flat[random] = rng.integers(self.vocabulary, size=len(random))
+            chosen[row, 1 : len(window.ids) + 1] = self._choose(window, rng)
+        chosen = self.sequences.at_least_one(chosen, len(windows[0].ids), rng)
+        positions, targets = self.sequences.hide(ids, chosen, rng)
         arrays = {"input_ids": ids, "attention_mask": attention, "positions": positions, "targets": targets}
         return Batch({k: torch.from_numpy(v) for k, v in arrays.items()}, tokens=int(attention.sum()))
 
-    def loss(self, encoder: Encoder, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Cross-entropy summed over the masked positions; logits are computed for these only."""
+    def loss(self, encoder: Encoder, batch: Batch) -> Loss:
+        """Cross-entropy averaged over the masked positions; logits are computed for these only."""
         t = batch.tensors
         states = encoder.hidden(t["input_ids"], t["attention_mask"])
         logits = encoder.mlm_logits(states.flatten(0, 1)[t["positions"]])
-        return functional.cross_entropy(logits.float(), t["targets"], reduction="sum"), len(t["targets"])
-
-    def _window(self, note: TokenisedNote, rng: np.random.Generator, cut: bool) -> TokenisedNote:
-        room = self.max_length - 2
-        if len(note.ids) <= room:
-            return note
-        start = 0 if cut else int(rng.integers(len(note.ids) - room + 1))
-        return TokenisedNote(note.ids[start : start + room], note.word_starts[start : start + room])
+        return Loss(functional.cross_entropy(logits.float(), t["targets"]), len(t["targets"]))
 
     def _choose(self, window: TokenisedNote, rng: np.random.Generator) -> np.ndarray:
         """Which tokens of a window are to be predicted, [n] of bool."""

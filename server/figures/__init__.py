@@ -1,4 +1,5 @@
 """The figures of a run: pure functions from a `Summary` to a Plotly figure, shared by the report and the dashboard.
+Those of a table go by its `Rows` (rows.py), and are in table_scores.py, differences.py and space.py.
 
 A figure has no title (the page that shows it has one), a transparent background, and a font colour for a light page; a
 page that is dark sets `layout.font.color`. A figure with nothing to show has no traces.

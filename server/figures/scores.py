@@ -1,14 +1,12 @@
 """Does federation help, and how many labels does it take: scores and differences with their 95 % intervals."""
 
-import math
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import plotly.graph_objects as go
 
 from common.results import Estimate, ModelName, Summary, TaskScore
+from server.figures.curves import Curve, curves
 from server.figures.style import (
-    AXIS,
-    GRID,
     MODEL_LABELS,
     MODEL_MARKS,
     axis,
@@ -20,7 +18,10 @@ from server.figures.style import (
     marker_size,
     padded,
     plain,
+    rows_axis,
+    rule,
     site_names,
+    zero_line,
 )
 
 Metric = Literal["macro_f1", "accuracy", "auroc"]
@@ -74,8 +75,8 @@ def score_dots(summary: Summary, task: str, metric: Metric = "macro_f1") -> go.F
         traces,
         70 + max(56, 17 * len(models)) * max(len(sites), 1),
         xaxis=axis(METRIC_LABELS[metric], range=padded(*reach, 0, 1) if reach else None),
-        yaxis=_rows(labels),
-        shapes=[_rule(i + 0.5) for i in range(len(sites) - 1)],
+        yaxis=rows_axis(labels),
+        shapes=[rule(i + 0.5) for i in range(len(sites) - 1)],
     )
 
 
@@ -114,79 +115,29 @@ def forest(summary: Summary, task: str, against: ModelName) -> go.Figure:
         [trace] if rows else [],
         80 + 38 * max(len(sites), 1),
         xaxis=axis("difference in macro-F1", range=padded(*reach) if reach else None, nticks=6),
-        yaxis=_rows(labels),
-        shapes=[{"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": AXIS}}],
+        yaxis=rows_axis(labels),
+        shapes=[zero_line()],
         showlegend=False,
     )
 
 
 def few_shot(summary: Summary, task: str, site: str) -> go.Figure:
-    """Macro-F1 by labelled notes a class at one site; the point that stands apart on the right is with all labels.
+    """Macro-F1 by labelled notes a class at one site.
 
     The axes are the same for every site of a task. Intervals of the curves are over draws, that of the last point over
     test notes.
     """
-    of_task = [s for s in summary.scores if s.task == task]
-    shots = sorted({f.shots for s in of_task for f in s.few_shot})
-    last = math.log2(shots[-1]) + 1.2 if shots else 0.0
-    traces: list[Any] = []
-    rows = [s for s in of_task if s.site == site and s.few_shot]
-    for slot, score in enumerate(sorted(rows, key=lambda s: MODELS.index(s.model))):
-        look, name = MODEL_MARKS[score.model], MODEL_LABELS[score.model]
-        offset = (slot - (len(rows) - 1) / 2) * 0.09
-        curve = sorted(score.few_shot, key=lambda f: f.shots)
-        marker = {"color": look.colour, "symbol": look.symbol, "size": marker_size(look, 7)}
-        common = {"legendgroup": score.model, "marker": marker}
-        traces.append(
-            go.Scatter(
-                name=name,
-                x=[math.log2(f.shots) + offset for f in curve],
-                y=[f.macro_f1.value for f in curve],
-                mode="lines+markers",
-                line={"color": look.colour, "width": 2.6 if score.model == "federated" else 1.6},
-                error_y=error_bars([f.macro_f1 for f in curve], look.colour, 1.1),
-                hovertext=[
-                    f"{name}, {f.shots} labels a class<br>macro-F1 {interval(f.macro_f1)}"
-                    f"<br>{len(f.per_seed)} draws; {f.short_classes} classes had fewer"
-                    f"<br>{plain(support_text(score), 160)}"
-                    for f in curve
-                ],
-                hoverinfo="text",
-                **common,
-            )
-        )
-        traces.append(
-            go.Scatter(
-                name=f"{name}, all labels",
-                showlegend=False,
-                x=[last + offset],
-                y=[score.macro_f1.value],
-                mode="markers",
-                error_y=error_bars([score.macro_f1], look.colour),
-                hovertext=[
-                    f"{name}, all {score.n_train:,} labels<br>macro-F1 {interval(score.macro_f1)}"
-                    f"<br>{plain(support_text(score), 160)}"
-                ],
-                hoverinfo="text",
-                **common,
-            )
-        )
-    reach = bounds(e for s in of_task if s.few_shot for e in (s.macro_f1, *(f.macro_f1 for f in s.few_shot)))
-    ticks = {"tickvals": [*(math.log2(n) for n in shots), last], "ticktext": [*(str(n) for n in shots), "all"]}
-    span = [math.log2(shots[0]) - 0.4, last + 0.4] if shots else None
-    return figure(
-        traces,
-        300,
-        xaxis=axis("labelled notes a class", showgrid=False, range=span, **ticks),
-        yaxis=axis("macro-F1", range=padded(*reach, 0, 1) if reach else None, nticks=6),
-    )
+    of_task = [s for s in summary.scores if s.task == task and s.few_shot]
+    rows = sorted((s for s in of_task if s.site == site), key=lambda s: MODELS.index(s.model))
+    return curves([_curve(score) for score in rows], [_curve(score) for score in of_task])
 
 
-def _rows(labels: list[str]) -> dict[str, Any]:
-    """A vertical axis of named rows, the first on top. Positions are numbers, so two equal labels stay two rows."""
-    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels}
-    return axis("", range=[len(labels) - 0.5, -0.5], showgrid=False, **ticks)
-
-
-def _rule(y: float) -> dict[str, Any]:
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": GRID, "width": 1}}
+def _curve(score: TaskScore) -> Curve:
+    stands_on = plain(support_text(score), 160)
+    points: dict[int | None, tuple[Estimate, str]] = {
+        f.shots: (f.macro_f1, f"{len(f.per_seed)} draws; {f.short_classes} classes had fewer<br>{stands_on}")
+        for f in sorted(score.few_shot, key=lambda f: f.shots)
+    }
+    points[None] = (score.macro_f1, f"{score.n_train:,} training notes<br>{stands_on}")
+    model = score.model
+    return Curve(MODEL_LABELS[model], model, MODEL_MARKS[model], points, strong=model == "federated")

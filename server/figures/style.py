@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from common.results import Estimate, ModelName, Summary
+from common.results import Estimate, Mode, ModelName, Summary
 
 # Okabe and Ito's palette, which people with the common colour-vision deficiencies can tell apart. Yellow is left out
 # (it vanishes on white) and grey stands for black (which vanishes on a dark page). The strongest come first.
@@ -38,6 +38,7 @@ MODEL_MARKS: dict[ModelName, Mark] = {
     "local-only": Mark(VERMILION, "diamond"),
     "centralised": Mark(GREEN, "triangle-up"),
     "tf-idf": Mark(PURPLE, "triangle-down"),
+    "majority": Mark(ORANGE, "cross"),
 }
 MODEL_LABELS: dict[ModelName, str] = {
     "federated": "shared (federated)",
@@ -45,17 +46,19 @@ MODEL_LABELS: dict[ModelName, str] = {
     "local-only": "local-only training",
     "centralised": "centralised training",
     "tf-idf": "TF-IDF",
+    "majority": "majority class",
 }
+MODE_LABELS: dict[Mode, str] = {"frozen": "frozen encoder", "fine-tuned": "fine-tuned", "lora": "tuned with LoRA"}
 
 
-def marks(names: Iterable[str]) -> dict[str, Mark]:
+def marks(names: Iterable[str], palette: tuple[str, ...] = PALETTE) -> dict[str, Mark]:
     """A mark a name, in the order given."""
     return {
         name: Mark(
-            PALETTE[i % len(PALETTE)],
-            # the shift keeps names that share a colour from sharing a symbol too
-            SYMBOLS[(i + i // len(PALETTE)) % len(SYMBOLS)],
-            DASHES[i // len(PALETTE) % len(DASHES)],
+            palette[i % len(palette)],
+            # 6 symbols and 7 (or 5) colours share no divisor, so names that share a colour differ in symbol
+            SYMBOLS[i % len(SYMBOLS)],
+            DASHES[i // len(palette) % len(DASHES)],
         )
         for i, name in enumerate(dict.fromkeys(names))
     }
@@ -145,6 +148,21 @@ def axis(title: str, **options: Any) -> dict[str, Any]:
         "fixedrange": True,
     }
     return base | options
+
+
+def rows_axis(labels: list[str]) -> dict[str, Any]:
+    """A vertical axis of named rows, the first on top. Positions are numbers, so two equal labels stay two rows."""
+    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels}
+    return axis("", range=[len(labels) - 0.5, -0.5], showgrid=False, **ticks)
+
+
+def rule(y: float) -> dict[str, Any]:
+    """A thin line between two rows."""
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": GRID, "width": 1}}
+
+
+def zero_line() -> dict[str, Any]:
+    return {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": AXIS}}
 
 
 def figure(traces: list[Any], height: int, **options: Any) -> go.Figure:

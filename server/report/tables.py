@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from common.results import Comparison, EmbeddingMap, ModelName, SiteRound, Summary, TaskScore
+from common.results import Comparison, EmbeddingMap, ModelName, SiteFacts, SiteRound, Summary, TaskScore
 from server.figures.style import MODEL_LABELS, interval, site_names
 from server.report.words import COMPARED, count, duration, listed, size
 
@@ -53,8 +53,12 @@ def score_table(summary: Summary, task: str) -> Table:
 
 
 def support_table(summary: Summary, task: str) -> Table:
-    """What the scores of a task stand on. Models at one site share their test notes, so most sites have one row."""
-    scores = _by_site(summary, task)
+    """What the scores of a task stand on."""
+    return support_of(_by_site(summary, task))
+
+
+def support_of(scores: list[TaskScore]) -> Table:
+    """Test notes a class. Models at one site share their test notes, so most sites have one row."""
     classes = sorted({name for score in scores for name in score.support})
     rows = [
         [
@@ -129,12 +133,9 @@ def rounds_table(summary: Summary) -> Table:
     return Table("Every site in every round", columns, rows, frozenset({0, 1, 2}))
 
 
-def sites_table(summary: Summary) -> Table:
+def sites_table(sites: list[SiteFacts]) -> Table:
     columns = ["site", "training notes", "held-out (dev) notes", "test notes", "set aside as duplicates", "tokens"]
-    rows = [
-        [s.name, f"{s.train:,}", f"{s.dev:,}", f"{s.test:,}", f"{s.set_aside:,}", f"{s.tokens:,}"]
-        for s in summary.sites
-    ]
+    rows = [[s.name, f"{s.train:,}", f"{s.dev:,}", f"{s.test:,}", f"{s.set_aside:,}", f"{s.tokens:,}"] for s in sites]
     return Table("Notes and tokens of each site", columns, rows)
 
 

@@ -13,8 +13,8 @@ from client.objectives import Batch, TokenisedNote, make_objective
 from client.objectives.mlm import Mlm
 from client.training import tokenised
 from common.encoder import Encoder, load_encoder
-from common.plan import Mlm as MlmPlan
 from common.plan import StudyPlan
+from common.plan_sections import Mlm as MlmPlan
 
 MAX = 32
 

@@ -24,8 +24,8 @@ from client.training import (
     train,
 )
 from common.encoder import Encoder, load_encoder
-from common.plan import Mlm as MlmPlan
-from common.plan import Training
+from common.plan_sections import Mlm as MlmPlan
+from common.plan_sections import Training
 
 KEY = site_key(3, "Northgate")
 CPU = torch.device("cpu")

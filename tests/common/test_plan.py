@@ -1,5 +1,6 @@
 """The plan: what it accepts, what it says of mistakes, and that its hash names its meaning."""
 
+import itertools
 import json
 import tomllib
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 import tomli_w
 
 from common.errors import InputError
-from common.plan import STRATEGY_SETTINGS, StudyPlan, load_plan, parse_plan, plan_to_toml
+from common.plan import StudyPlan, load_plan, parse_plan, plan_to_toml
+from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS
 
 MINIMAL = '[study]\nname = "trial"\n'
 FULL: dict[str, dict[str, Any]] = {
@@ -36,7 +38,7 @@ FULL: dict[str, dict[str, Any]] = {
         "share": "encoder",
         "wire": "float32",
     },
-    "evaluation": {"held_out_notes": 9, "tasks": ["label"], "modes": ["frozen"], "shots": [4, 8], "seeds": 6},
+    "evaluation": {"held_out_notes": 9, "tasks": ["ward"], "modes": ["frozen", "lora"], "shots": [4, 8], "seeds": 6},
 }
 
 
@@ -80,27 +82,26 @@ def test_toml_writes_every_default_out() -> None:
     assert written["evaluation"]["shots"] == [16, 32, 64, 128]
 
 
-def test_every_key_has_a_comment_above_it() -> None:
-    lines = plan_to_toml(parse_plan(MINIMAL), comments=True).splitlines()
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_every_key_has_a_comment_above_it(kind: str) -> None:
+    plan = parse_plan(with_("objective", kind=kind))
+    lines = plan_to_toml(plan, comments=True).splitlines()
     keys = [(n, line.split(" = ")[0]) for n, line in enumerate(lines) if " = " in line and not line.startswith("#")]
     assert len(keys) > 25
     for n, key in keys:
         assert lines[n - 1].startswith("# ") and len(lines[n - 1]) > 8, key
-    fields = {k for f in StudyPlan.model_fields.values() if f.default is not None for k in _keys(f.annotation)}
+    sections = [getattr(plan, name) for name in StudyPlan.model_fields if getattr(plan, name) is not None]
     shown = {key for _, key in keys} | {line.split()[1] for line in lines if line.endswith("= (not set)")}
-    assert fields <= shown
+    assert {name for section in sections for name in type(section).model_fields} == shown
     assert any(line.startswith("# [privacy]") for line in lines)
 
 
-def _keys(model: Any) -> list[str]:
-    return [name for name, field in model.model_fields.items() if (field.description or "").strip()]
-
-
 def test_every_field_is_described() -> None:
-    for section, field in StudyPlan.model_fields.items():
-        model: Any = field.annotation
-        if section != "privacy":
-            assert all(f.description for f in model.model_fields.values()), section
+    models: list[Any] = [
+        f.annotation for name, f in StudyPlan.model_fields.items() if name not in ("privacy", "objective")
+    ]
+    for model in [*models, *OBJECTIVES.values()]:
+        assert all((f.description or "").strip() for f in model.model_fields.values()), model
 
 
 def test_the_hash_is_blind_to_order_and_to_defaults_written_out() -> None:
@@ -126,6 +127,7 @@ def test_the_hash_is_blind_to_order_and_to_defaults_written_out() -> None:
         ("objective", {"mask_probability": 0.16}),
         ("objective", {"whole_word": True}),
         ("training", {"steps_per_round": 1}),
+        ("training", {"tokens_per_round": 1}),
         ("training", {"epochs_per_round": 2.0}),
         ("training", {"batch_size": 17}),
         ("training", {"learning_rate": 1.0000001e-4}),
@@ -143,6 +145,14 @@ def test_the_hash_is_blind_to_order_and_to_defaults_written_out() -> None:
         ("evaluation", {"tasks": []}),
         ("evaluation", {"shots": [16]}),
         ("evaluation", {"seeds": 6}),
+        ("evaluation", {"embedding_space": True}),
+        ("evaluation", {"modes": ["lora"]}),
+        ("evaluation", {"tuned_shots": [16]}),
+        ("evaluation", {"tuning_epochs": 11}),
+        ("evaluation", {"tuning_learning_rate": 6e-5}),
+        ("evaluation", {"lora_learning_rate": 6e-4}),
+        ("evaluation", {"lora_rank": 17}),
+        ("evaluation", {"head_learning_rate": 2e-3}),
     ],
     ids=lambda value: ".".join(value) if isinstance(value, dict) else value,
 )
@@ -188,6 +198,7 @@ def test_one_mistake_is_told_as_one() -> None:
         ("", "study: missing"),
         ("[study]\nseed = 1\n", "study.name: missing"),
         (with_("evaluation", shots=[16, 0]), "evaluation.shots.1 = 0: "),
+        (with_("objective", whole_words=True), "objective.whole_words: unknown key; did you mean whole_word?"),
     ],
 )
 def test_a_mistake_is_named_by_its_path(text: str, told: str) -> None:
@@ -197,14 +208,10 @@ def test_a_mistake_is_named_by_its_path(text: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("section", "settings", "value"),
     [
-        ("objective", {"kind": "declutr"}, "declutr"),
-        ("objective", {"kind": "note-category"}, "note-category"),
         ("federation", {"share": "lora"}, "lora"),
         ("federation", {"wire": "float16"}, "float16"),
         ("federation", {"wire": "delta"}, "delta"),
         ("federation", {"wire": "delta-float16"}, "delta-float16"),
-        ("evaluation", {"modes": ["frozen", "fine-tuned"]}, "fine-tuned"),
-        ("evaluation", {"modes": ["lora"]}, "lora"),
         ("privacy", {"epsilon": 3.0}, "private training"),
     ],
 )
@@ -213,13 +220,22 @@ def test_what_is_not_built_yet_is_refused_in_words(section: str, settings: dict[
     assert f"{value} is not built yet; " in message and message.startswith("1 thing is wrong")
 
 
-def test_steps_or_epochs() -> None:
-    training = parse_plan(MINIMAL).training
-    assert (training.steps_per_round, training.epochs_per_round) == (None, 1.0)
-    training = parse_plan(with_("training", steps_per_round=7)).training
-    assert (training.steps_per_round, training.epochs_per_round) == (7, None)
-    training = parse_plan(with_("training", epochs_per_round=0.25)).training
-    assert (training.steps_per_round, training.epochs_per_round) == (None, 0.25)
+MEASURES: dict[str, float] = {"steps_per_round": 7, "tokens_per_round": 5000, "epochs_per_round": 0.25}
+
+
+@pytest.mark.parametrize("given", [None, *MEASURES])
+def test_steps_or_tokens_or_epochs(given: str | None) -> None:
+    training = parse_plan(with_("training", **({given: MEASURES[given]} if given else {}))).training
+    expected = {name: value if name == given else None for name, value in MEASURES.items()}
+    if given is None:
+        expected["epochs_per_round"] = 1.0
+    assert {name: getattr(training, name) for name in MEASURES} == expected
+
+
+@pytest.mark.parametrize(("one", "other"), itertools.combinations(MEASURES, 2))
+def test_not_two_measures_of_a_round(one: str, other: str) -> None:
+    message = refusal(with_("training", **{one: MEASURES[one], other: MEASURES[other]}))
+    assert f"training.{other} = {MEASURES[other]}: give {one} or {other}, not both" in message
 
 
 @pytest.mark.parametrize(
@@ -268,6 +284,8 @@ def test_a_strategy_gets_its_own_settings_and_no_others(strategy: str, filled: d
         ("objective", {"whole_word": 1}),
         ("objective", {"whole_word": "true"}),
         ("objective", {"mask_probability": 0.51}),
+        ("training", {"tokens_per_round": 0}),
+        ("training", {"tokens_per_round": 1e6}),
         ("federation", {"rounds": 0}),
         ("federation", {"strategy": "krum"}),
         ("federation", {"strategy": "trimmed-mean", "trim_fraction": 0.5}),

@@ -3,11 +3,11 @@
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from example_summary import CLASSES, SITES, example_map, example_summary
+from page_tags import HOSTILE, Tags, without_plotly
 from plotly.offline import get_plotlyjs
 
 from common.errors import MachineError
@@ -16,31 +16,6 @@ from server import figures
 from server.figures.style import MODEL_MARKS, label, marks, plain
 from server.report import render, write_report
 from server.report.words import duration, helped, lead, size
-
-HOSTILE = "Mercy</script><script>alert(1)</script> & <img src=x onerror=alert(2)>"
-
-
-class Tags(HTMLParser):
-    """Every start tag with its attributes, and the scripts' contents."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.lasttag == "script" and self.scripts:
-            self.scripts[-1] += data
-
-
-def without_plotly(page: str) -> str:
-    return page.replace(get_plotlyjs(), "")
 
 
 def empty_summary(**changes: object) -> Summary:

@@ -16,7 +16,8 @@ from common import messages
 from common.encoder import load_tokenizer
 from common.errors import StudyError
 from common.messages import SITE_ERROR, Tensors
-from common.plan import STRATEGY_SETTINGS, StudyPlan
+from common.plan import StudyPlan
+from common.plan_sections import STRATEGY_SETTINGS
 from server.app import base_tensors
 from server.checkpoint import State, load_checkpoint
 from server.rounds import Event, Rounds

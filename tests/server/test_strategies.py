@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from common import messages
 from common.messages import Tensors, TrainReply
-from common.plan import Federation
+from common.plan_sections import Federation
 from server.checkpoint import State, load_checkpoint, save_checkpoint
 from server.strategies import make_strategy, restore_strategy, strategy_state
 from simulations.engines import InProcessGrid

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from client.evaluation.few_shot import draw, few_shot
+from client.evaluation.few_shot import draw, few_shot, predict_draws
+from client.evaluation.metrics import accuracy, macro_f1
 
 Y = np.random.default_rng(0).permutation(np.array(["a"] * 40 + ["b"] * 20 + ["c"] * 9))
 
@@ -48,14 +49,18 @@ def test_every_model_learns_from_the_same_draws():
     test_y = np.array(["a", "b", "c"] * 10)
     models = [Recorder(test_y, right) for right in (True, False)]
     for model in models:
-        few_shot(model, Y, test_y, (4, 16), 5, seed=3)
+        predict_draws(model, Y, (4, 16), 5, seed=3)
     assert models[0].given == models[1].given
     assert len(models[0].given) == 10
 
 
 def test_scores_are_over_the_whole_test_set_with_a_student_interval():
     test_y = np.array(["a"] * 30 + ["b"] * 10 + ["c"] * 5)
-    (result,) = few_shot(Recorder(test_y, right=False), Y, test_y, (16,), 5)
+    draws = predict_draws(Recorder(test_y, right=False), Y, (16,), 5)
+    (result,) = few_shot(Y, test_y, draws)
+    assert result.per_seed == [macro_f1(test_y, labels) for labels in draws[16]]
+    assert result.accuracy is not None
+    assert result.accuracy.value == pytest.approx(np.mean([accuracy(test_y, labels) for labels in draws[16]]))
     mean, sd = np.mean(result.per_seed), np.std(result.per_seed, ddof=1)
     assert result.macro_f1.value == pytest.approx(mean)
     assert result.macro_f1.high - mean == pytest.approx(2.7764451 * sd / np.sqrt(5))  # t of 4 degrees of freedom
@@ -64,13 +69,15 @@ def test_scores_are_over_the_whole_test_set_with_a_student_interval():
 
 def test_the_interval_stays_in_range_and_one_draw_has_none():
     test_y = np.array(["a", "b", "c"] * 10)
-    (certain,) = few_shot(Recorder(test_y, right=True), Y, test_y, (4,), 5)
+    (certain,) = few_shot(Y, test_y, predict_draws(Recorder(test_y, right=True), Y, (4,), 5))
     assert (certain.macro_f1.low, certain.macro_f1.high) == (1.0, 1.0)
-    (single,) = few_shot(Recorder(test_y, right=False), Y, test_y, (4,), 1)
+    (single,) = few_shot(Y, test_y, predict_draws(Recorder(test_y, right=False), Y, (4,), 1))
     assert single.macro_f1.low is None and single.macro_f1.high is None
 
 
 def test_an_n_that_no_class_can_fill_is_left_out():
     test_y = np.array(["a", "b", "c"] * 10)
-    results = few_shot(Recorder(test_y, right=True), Y, test_y, (16, 32, 40, 41, 128), 2)
+    draws = predict_draws(Recorder(test_y, right=True), Y, (16, 32, 40, 41, 128), 2)
+    results = few_shot(Y, test_y, draws)
+    assert {n: labels.shape for n, labels in draws.items()} == dict.fromkeys((16, 32, 40), (2, 30))
     assert [(result.shots, result.short_classes) for result in results] == [(16, 1), (32, 2), (40, 2)]

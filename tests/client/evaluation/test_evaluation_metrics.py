@@ -121,6 +121,63 @@ def test_paired_difference_is_antisymmetric_in_value_and_narrower_than_unpaired(
     assert forth.high - forth.low < 0.7 * (single.high - single.low)
 
 
+def direct_paired(true, a, b, metric: str, seed: int):
+    """A loop over the notes of each resample: note i is drawn as often as the cells of the same resample say."""
+    cells = np.stack([true, *a, *b])
+    distinct, cell_of = np.unique(cells, axis=1, return_inverse=True)
+    counts = np.bincount(cell_of.ravel())
+    drawn = np.random.default_rng(seed).multinomial(len(true), counts / len(true), metrics.RESAMPLES)
+    values = []
+    for of_cell in drawn:
+        rows = np.repeat(np.arange(len(counts)), of_cell)
+        t, *predicted = distinct[:, rows]
+        of_each = [
+            np.mean(t == p)
+            if metric == "accuracy"
+            else f1_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
+            for p in predicted
+        ]
+        values.append(np.mean(of_each[: len(a)]) - np.mean(of_each[len(a) :]))
+    return np.quantile(values, [0.025, 0.975])
+
+
+@pytest.mark.parametrize("metric", ["macro-f1", "accuracy"])
+@pytest.mark.parametrize("sides", [(1, 1), (3, 3), (3, 1)])
+def test_paired_difference_of_several_trainings_equals_a_direct_loop(metric, sides, monkeypatch):
+    monkeypatch.setattr(metrics, "RESAMPLES", 100)
+    rng = np.random.default_rng(6)
+    true = rng.choice(CLASSES, 50, p=[0.4, 0.3, 0.2, 0.1])
+    a, b = (
+        np.stack([np.where(rng.random(50) < p, true, rng.choice(CLASSES, 50)) for _ in range(k)])
+        for k, p in zip(sides, (0.8, 0.5), strict=True)
+    )
+    difference = metrics.paired_difference(true, a, b, 9, metric)
+    value_of = metrics.MEASURES[metric]
+    expected = np.mean([value_of(true, p) for p in a]) - np.mean([value_of(true, p) for p in b])
+    assert difference.value == pytest.approx(expected)
+    assert [difference.low, difference.high] == pytest.approx(direct_paired(true, a, b, metric, 9))
+
+
+def test_one_training_is_the_same_with_and_without_its_axis_and_in_chunks(monkeypatch):
+    true, a, _ = random_case(2)
+    b = np.random.default_rng(0).permutation(a)
+    plain = metrics.paired_difference(true, a, b, 0)
+    assert metrics.paired_difference(true, a[None], b[None], 0) == plain
+    assert metrics.paired_difference(true, np.stack([a, a]), np.stack([b, b]), 0) == plain
+    monkeypatch.setattr(metrics, "_CHUNK_CELLS", 50)
+    assert metrics.paired_difference(true, a, b, 0) == plain
+    same = metrics.paired_difference(true, np.stack([a, b]), np.stack([a, b]), 0)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_the_mean_over_draws_is_surer_than_one_draw():
+    rng = np.random.default_rng(3)
+    true = rng.choice(CLASSES, 100)
+    a, b = (np.stack([np.where(rng.random(100) < 0.7, true, rng.choice(CLASSES, 100)) for _ in range(5)]) for _ in "ab")
+    one, five = metrics.paired_difference(true, a[0], b[0], 0), metrics.paired_difference(true, a, b, 0)
+    assert five.high - five.low < 0.7 * (one.high - one.low)
+
+
 def test_equal_models_are_rarely_called_different():
     rng = np.random.default_rng(1)
     called = 0

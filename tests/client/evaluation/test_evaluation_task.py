@@ -48,6 +48,20 @@ def test_a_class_without_a_test_note_has_support_0():
     assert data.support == {"heart": 6, "lung": 4, "rare": 0}
 
 
+def test_dev_notes_are_those_of_the_classes_and_the_metric_is_kept():
+    dev = ["rare", "lung", None, "unseen", "heart", "lung"]
+    data = kept(dev_labels=dev, metric="accuracy")
+    assert data.dev_labels.tolist() == ["lung", "heart", "lung"] and data.dev_rows.tolist() == [1, 4, 5]
+    assert data.metric == "accuracy"
+    without = kept()
+    assert len(without.dev_labels) == len(without.dev_rows) == 0 and without.metric == "macro-f1"
+    assert (without.train_rows == data.train_rows).all()
+
+
+def test_dev_notes_have_no_say_in_the_classes():
+    assert set(kept(dev_labels=["rare"] * 50).train_labels) == {"heart", "lung"}
+
+
 @pytest.mark.parametrize("null", [None, float("nan"), np.float64("nan"), "", "  "])
 def test_notes_without_a_label_are_dropped(null):
     data = kept(train=[null] * 20 + TRAIN, test=[null] * 20 + TEST)
@@ -65,6 +79,9 @@ def test_labels_that_are_numbers_or_padded_are_read_as_text():
     [
         ([], TEST, "has a label"),
         ([None, float("nan")], TEST, "has a label"),
+        (["heart"] * 30 + [None], ["heart"] * 12, "have the same class"),
+        ([f"class {k}" for k in range(30)], [f"class {k}" for k in range(30)], "Fewer than 2"),
+        (["heart"], ["heart"], "have the same class"),
         (["heart"] * 9 + ["lung"] * 7, TEST, "Fewer than 2 of its classes have 8"),
         (TRAIN, TEST[:8], "Only 6 test notes"),
         (TRAIN, [], "Only 0 test notes"),

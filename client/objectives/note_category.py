@@ -1,0 +1,124 @@
+"""Note category: MLM, and a loss that tells the notes' categories apart by their pooled embedding (METHOD section 1.4).
+
+The category is metadata that a hospital has anyway. Two losses: a linear head with cross-entropy, or supervised
+contrastive loss, for which batches are made of pairs of one category, so that a rare one has a positive, too. Notes
+without a category are read for MLM alone. Categories differ between hospitals: each site has its own list and keeps its
+head, unless the plan names one list for all; then the head is shared like the encoder.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from client.batching import Batches, PairedBatches
+from client.notes.store import NoteStore
+from client.objectives import Batch, Loss, Objective, TokenisedNote
+from client.objectives.contrastive import supervised_contrastive
+from client.objectives.sequences import Sequences
+from common.encoder import Encoder, mean_pool
+from common.errors import InputError
+from common.plan import StudyPlan
+from common.plan_sections import NoteCategory as NoteCategoryPlan
+
+_FEWEST = 2  # training notes that make a category of a site's own
+
+
+def site_categories(plan: NoteCategoryPlan, notes: NoteStore) -> list[str]:
+    """The categories that the site tells apart: the plan's, or its own, those of two training notes or more.
+
+    Raises:
+        InputError: `too-few-categories`.
+    """
+    counts = Counter(value for value in notes.column("category")[notes.split_indices("train")] if value is not None)
+    known = plan.categories or sorted(name for name, count in counts.items() if count >= _FEWEST)
+    if len(present := set(known) & set(counts)) < 2:
+        raise InputError(
+            "too-few-categories",
+            f"The training notes are of {len(present)} of the categories that can be told apart; two are needed.",
+            "Name the category column, or give the plan the categories that the notes have.",
+        )
+    return known
+
+
+class NoteCategory(Objective):
+    """The objective over one tokeniser, for a site's `categories`."""
+
+    def __init__(
+        self, study: StudyPlan, plan: NoteCategoryPlan, tokenizer: PreTrainedTokenizerBase, categories: list[str]
+    ) -> None:
+        super().__init__(study)
+        self.plan, self.tokenizer = plan, tokenizer
+        self.sequences = Sequences(tokenizer, self.max_length)
+        self.code = {name: number for number, name in enumerate(categories)}
+        self.headings = heading_pattern(categories)
+
+    def attach(self, encoder: Encoder) -> None:
+        linear = self.plan.loss == "linear"
+        encoder.set_categories(len(self.code) if linear else 0, shared=self.plan.categories is not None)
+
+    def read(self, notes: NoteStore, index: int) -> TokenisedNote:
+        category = notes.view([index]).column("category")[0]
+        ids, starts = notes.tokens(index), notes.word_starts(index)
+        if self.plan.strip_headings and self.headings.search(text := notes.text(index)):
+            encoding = self.tokenizer(self.headings.sub("", text), add_special_tokens=False, verbose=False).encodings[0]
+            if encoding.ids:  # a note of headings only stays as it is
+                words = np.array(encoding.word_ids, dtype=np.float64)
+                ids, starts = np.array(encoding.ids), np.diff(words, prepend=np.nan) != 0
+        return TokenisedNote(ids, starts, category=category)
+
+    def batches(self, notes: NoteStore, rows: np.ndarray, batch_size: int, key: tuple[int, ...]) -> Batches:
+        if self.plan.loss == "linear":
+            return super().batches(notes, rows, batch_size, key)
+        classes = [self.code.get(category, -1) for category in notes.column("category")[rows]]
+        lengths = np.minimum(notes.lengths[rows], self.max_length - 2)
+        return PairedBatches(lengths, batch_size, key, np.array(classes))
+
+    def collate(self, notes: Sequence[TokenisedNote], rng: np.random.Generator, cut: bool = False) -> Batch:
+        """Tensors: those of MLM, `categories` [B] (-1 for none), and unless `masked` the `plain_ids` [B, T]."""
+        windows = [self.sequences.window(note, rng, cut).ids for note in notes]
+        ids, attention = self.sequences.padded(windows)
+        arrays = {"attention_mask": attention} | ({} if self.plan.masked else {"plain_ids": ids.copy()})
+        chosen = self.sequences.choose(windows, ids.shape[1], self.plan.mask_probability, rng)
+        positions, targets = self.sequences.hide(ids, chosen, rng)
+        categories = np.array([-1 if note.category is None else self.code.get(note.category, -1) for note in notes])
+        arrays |= {"input_ids": ids, "positions": positions, "targets": targets, "categories": categories}
+        readings = 1 if self.plan.masked else 2
+        return Batch({k: torch.from_numpy(v) for k, v in arrays.items()}, tokens=readings * int(attention.sum()))
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Loss:
+        """MLM plus the weighted category loss, each averaged over its own terms."""
+        t, plan = batch.tensors, self.plan
+        states = encoder.hidden(t["input_ids"], t["attention_mask"])
+        logits = encoder.mlm_logits(states.flatten(0, 1)[t["positions"]])
+        mlm = functional.cross_entropy(logits.float(), t["targets"])
+        if plan.masked:
+            pooled = mean_pool(states, t["attention_mask"])
+        else:
+            pooled = encoder.embed(t["plain_ids"], t["attention_mask"])
+        known = t["categories"] >= 0
+        told, count = self._told(encoder, pooled[known].float(), t["categories"][known])
+        parts = {"mlm": (mlm.detach() * len(t["targets"]), len(t["targets"]))}
+        if count:
+            parts["category"] = (told.detach() * count, count)
+        return Loss(mlm + plan.weight * told, len(t["categories"]), parts)
+
+    def _told(self, encoder: Encoder, pooled: torch.Tensor, classes: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The category loss of notes that have one, and over how many it is averaged."""
+        if not len(classes):
+            return pooled.sum() * 0.0, 0
+        if self.plan.loss == "contrastive":
+            _, counts = torch.unique(classes, return_counts=True)
+            return supervised_contrastive(pooled, classes, self.plan.temperature), int(counts[counts > 1].sum())
+        assert encoder.category_head is not None  # `attach` has made it
+        return functional.cross_entropy(encoder.category_head(pooled).float(), classes), len(classes)
+
+
+def heading_pattern(categories: Sequence[str]) -> re.Pattern[str]:
+    """Finds headings that name a category: a line of nothing else, or one that begins with it and a colon."""
+    names = "|".join(re.escape(name) for name in sorted(categories, key=len, reverse=True))
+    return re.compile(rf"^[^\w\n]*(?:{names})[^\w\n]*(?:$|:)", re.IGNORECASE | re.MULTILINE)

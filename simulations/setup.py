@@ -1,0 +1,126 @@
+"""How a run on one machine begins: what was asked for, the notes, and the virtual hospitals that have them."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from client.notes.source import Columns, NotesSource
+from client.notes.store import default_cache, prepare
+from client.site import SiteConfig
+from common.encoder import load_encoder, load_tokenizer, sequence_limit
+from common.errors import InputError
+from common.files import explained
+from common.plan import StudyPlan
+from simulations.display import Display
+from simulations.partition import at_random, by_column, slug, write_site
+from simulations.run_folder import SITE_LOG, SITES, SYNTHETIC_FILE, Baseline, RunFolder, Setup
+from simulations.synthetic_notes import write_jsonl
+from simulations.synthetic_notes.hospitals import NAMES as HOSPITALS
+
+DEFAULT_SITES = 4
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for on the command line. `notes` None means the synthetic corpus."""
+
+    notes: NotesSource | None = None
+    sites: int | None = None
+    engine: Literal["inprocess", "flower"] = "inprocess"
+    baselines: Sequence[Baseline] = ()
+    out: Path | None = None
+    cache: Path | None = None
+    embedding_map: bool = False
+
+
+def check_base(plan: StudyPlan) -> None:
+    """Raises InputError where the base cannot be had, or is shorter than the plan's sequences."""
+    encoder = load_encoder(plan.encoder.base, plan.study.seed)
+    if plan.encoder.max_length > (most := sequence_limit(encoder.model)):
+        raise InputError(
+            "plan-invalid",
+            f"encoder.max_length = {plan.encoder.max_length}: {plan.encoder.base} reads at most {most} tokens.",
+            f"Lower it to {most} or less.",
+        )
+
+
+def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> None:
+    """Read the notes, share them out to virtual hospitals, and write what the run is to do. Raises FednotesError."""
+    display.say("Reading the notes")
+    source = wish.notes
+    if source is None:
+        count = wish.sites or DEFAULT_SITES
+        if count > len(HOSPITALS):
+            raise InputError(
+                "too-many-sites",
+                f"--sites {count}: the synthetic notes have at most {len(HOSPITALS)} hospitals.",
+                "Give fewer sites, or --notes.",
+            )
+        write_jsonl(run.path / SYNTHETIC_FILE, seed=plan.study.seed, hospitals=count)
+        source = NotesSource(source=str((run.path / SYNTHETIC_FILE).resolve()), columns=Columns(site="site"))
+    elif not source.is_database:  # the sites' files name it from their own folders
+        source = source.model_copy(update={"source": str(Path(source.source).resolve())})
+    cache = (wish.cache or default_cache()).resolve()
+    key = split_key(plan)
+    notes = prepare(
+        source,
+        load_tokenizer(plan.encoder.base),
+        key,
+        cache,
+        lambda stage, done: display.say(_STAGES[stage].format(done)),
+    )
+    if wish.notes is not None and wish.sites is not None:
+        partition = at_random(notes, wish.sites, plan.study.seed)
+    elif any(value is not None for value in notes.column("site")):
+        partition = by_column(notes)
+    else:
+        partition = at_random(notes, wish.sites or DEFAULT_SITES, plan.study.seed)
+    folders = {name: f"{SITES}/{slug(name)}" for name in partition.rows}
+    for name, rows in partition.rows.items():
+        config = SiteConfig(name=name, split_key=key.hex(), cache=cache, notes=source)
+        write_site(run.path / folders[name], config, rows)
+    setup = Setup(
+        notes=source,
+        digest=notes.digest,
+        engine=wish.engine,
+        baselines=list(wish.baselines),
+        embedding_map=wish.embedding_map or wish.notes is None,
+        cache=cache,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        site_folders=folders,
+        left_out_sites=partition.left_out,
+    )
+    run.begin(plan, setup)
+
+
+@contextlib.contextmanager
+def site_log(run: RunFolder) -> Iterator[None]:
+    """What a site logs, such as the details of a failure, goes to a file: a hospital's log is its own, too."""
+    log = logging.getLogger("fednotes.site")
+    with explained(run.path):
+        handler = logging.FileHandler(run.path / SITE_LOG, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+        handler.close()
+
+
+def split_key(plan: StudyPlan) -> bytes:
+    """A simulation has no secret to keep: the study's seed keys the split of patients, so that it can be repeated."""
+    return f"fednotes split {plan.study.seed}".encode()
+
+
+_STAGES = {
+    "read": "Reading the notes: {:,}",
+    "compare": "Looking for copies: pass {}",
+    "tokenise": "Tokenising the notes: {:,}",
+}

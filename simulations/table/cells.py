@@ -1,0 +1,111 @@
+"""Train one cell of the table: an arm in a setting, from one seed. It is a study of its own, resumed where it stood."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client.app import app as client_app
+from client.app import worker
+from client.notes.store import NoteStore
+from client.objectives.usage import round_steps
+from client.site import open_site, site_facts
+from common.files import new_folder
+from common.messages import Tensors
+from common.plan import StudyPlan
+from common.results import POOLED
+from common.table import Consumed, Setting
+from server.app import CHECKPOINTS
+from server.app import app as server_app
+from server.checkpoint import load_checkpoint
+from simulations.baselines import alone
+from simulations.display import Display
+from simulations.engines import run_inprocess
+from simulations.partition import slug, write_site
+from simulations.run_folder import RunFolder
+from simulations.table.plan import ArmSection, TablePlan
+
+STUDIES = "studies"  # of a cell, while it is trained
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the results of a cell are kept."""
+
+    root: Path
+    arm: str
+    setting: Setting
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "cells" / self.arm / slug(self.setting) / f"seed-{self.seed}"
+
+    def model(self, site: str) -> Path:
+        """The trained encoder, kept where another arm starts from it."""
+        return self.folder / "models" / slug(site)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was trained: shared tensors by site, or one entry under `POOLED` for all sites; and what it took."""
+
+    tensors: dict[str, Tensors]
+    consumed: Consumed
+
+
+def train_cell(
+    run: RunFolder, table: TablePlan, arm: ArmSection, place: Place, notes: dict[str, NoteStore], display: Display
+) -> Model:
+    """Train the models of a cell, or take up what was begun. Raises StudyError where a study stops."""
+    groups = {name: [name] for name in notes} if place.setting == "local-only" else {POOLED: list(notes)}
+    tensors: dict[str, Tensors] = {}
+    consumed = Consumed()
+    for owner, members in groups.items():
+        base = str(Place(run.path, arm.start, place.setting, place.seed).model(owner)) if arm.start else None
+        plan = table.plan(arm, place.seed, base)
+        stores = {name: notes[name] for name in members}
+        tensors[owner], took = _study(run, place, plan, owner, stores, display)
+        consumed = Consumed(**{key: getattr(consumed, key) + getattr(took, key) for key in Consumed.model_fields})
+        if any(other.start == arm.name for other in table.arms) and not place.model(owner).exists():
+            encoder = worker(plan.encoder.base, plan.study.seed).encoder
+            encoder.set_categories(plan.shared_categories, shared=True)
+            encoder.load(tensors[owner])
+            with new_folder(place.model(owner)) as scratch:
+                encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
+    return Model(tensors, consumed)
+
+
+def _study(
+    run: RunFolder, place: Place, plan: StudyPlan, owner: str, notes: dict[str, NoteStore], display: Display
+) -> tuple[Tensors, Consumed]:
+    """One federation: of all sites, of one alone, or of all notes in one place, as the setting has it."""
+    folder = place.folder / STUDIES / slug(owner)
+    if place.setting == "federated":
+        members = {name: store.rows for name, store in notes.items()}
+    else:
+        # As many steps as the sites make together, so that it reads as many tokens as they.
+        steps = sum(round_steps(plan, store.lengths[store.split_indices("train")]) for store in notes.values())
+        plan = alone(plan, steps)
+        members = {owner: np.sort(np.concatenate([store.rows for store in notes.values()]))}
+    like = open_site(next(iter(run.sites.values()))).config
+    sites = [
+        write_site(folder / "sites" / slug(name), like.model_copy(update={"name": name}), rows)
+        for name, rows in members.items()
+    ]
+    RunFolder(folder).begin(plan, run.setup)
+    display.study(plan, list(members), f"{place.arm}, {place.setting}, seed {place.seed}")
+    run_inprocess(server_app, client_app, folder, sites)
+    kept = load_checkpoint(folder / CHECKPOINTS, plan.hash())
+    assert kept is not None  # the run above ended without an error
+    state, tensors, _ = kept
+    did = [site for done in state.rounds for site in done.sites]
+    facts = [site_facts(name, store, plan) for name, store in notes.items()]
+    return tensors, Consumed(
+        steps=sum(site.steps for site in did),
+        tokens=sum(site.tokens for site in did),
+        whole=sum(fact.whole for fact in facts),
+        shortened=sum(fact.shortened for fact in facts),
+        too_short=sum(fact.too_short for fact in facts),
+        seconds=sum(done.seconds for done in state.rounds),
+    )
