@@ -6,6 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
+import client.evaluation.cli
 import client.notes.cli
 import common.cli
 import simulations.cli
@@ -18,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 simulations.cli.register(app)
+client.evaluation.cli.register(app)
 app.add_typer(common.cli.app, name="plan")
 app.add_typer(client.notes.cli.app, name="notes")
 
@@ -36,7 +38,9 @@ def main() -> None:
                 console.print(f"  {error.next_step}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("Interrupted. What was done is kept: `fednotes simulate --resume RUN` goes on.", file=sys.stderr)
+        resumable = any(name in sys.argv for name in ("simulate", "compare"))
+        kept = " What was done is kept: `fednotes simulate --resume RUN` goes on." if resumable else ""
+        print(f"Interrupted.{kept}", file=sys.stderr)
         sys.exit(130)
 
 

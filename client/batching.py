@@ -9,13 +9,18 @@ _POOL = 50  # batches that are sorted by length together: long enough to save pa
 def epoch_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """One pass over n notes of `lengths` [n] in tokens: index arrays of `batch_size` (the last may be smaller)."""
     order = rng.permutation(len(lengths))
-    pool = batch_size * _POOL
-    batches: list[np.ndarray] = []
-    for start in range(0, len(order), pool):
-        part = order[start : start + pool]
+    return _by_length([order[i : i + batch_size] for i in range(0, len(order), batch_size)], lengths, rng)
+
+
+def _by_length(batches: list[np.ndarray], lengths: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of the same sizes in another order, each of similar lengths: members change places within a pool."""
+    found: list[np.ndarray] = []
+    for start in range(0, len(batches), _POOL):
+        pool = batches[start : start + _POOL]
+        part = np.concatenate(pool)
         part = part[np.argsort(lengths[part], kind="stable")]
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+        found += np.split(part, np.cumsum([len(batch) for batch in pool])[:-1])
+    return [found[i] for i in rng.permutation(len(found))]
 
 
 class Batches:
@@ -47,8 +52,7 @@ class PairedBatches(Batches):
     """Batches of pairs of one class: whatever a note's class, another of it is in the batch, if there is one at all.
 
     Each epoch pairs the notes of a class at random, and so those without one; three of an odd number are together.
-    Batches hold `batch_size` notes, or one fewer where that is odd, but for these threes and for notes that are alone.
-    Classes come as often as the notes have them.
+    There are as many batches as without pairs, of nearly the same size; classes come as often as the notes have them.
 
     Args:
         classes: [n] integers; -1 for none.
@@ -65,5 +69,6 @@ class PairedBatches(Batches):
             of_class = rng.permutation(np.flatnonzero(self.classes == name))
             pairs += np.array_split(of_class, max(1, len(of_class) // 2))
         lengths = np.array([self.lengths[pair].max() for pair in pairs])
-        per_batch = max(1, self.batch_size // 2)
-        return [np.concatenate([pairs[i] for i in batch]) for batch in epoch_batches(lengths, per_batch, rng)]
+        count = min(len(pairs), -(-len(self.lengths) // max(2, self.batch_size)))
+        batches = _by_length(np.array_split(rng.permutation(len(pairs)), count), lengths, rng)
+        return [np.concatenate([pairs[i] for i in batch]) for batch in batches]

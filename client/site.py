@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from client.notes.source import NotesSource
 from client.objectives.usage import usage
+from client.tasks import Progress, Task
 from common.errors import InputError
 from common.plan import StudyPlan
 from common.results import SiteFacts
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
     from client.notes.store import NoteStore
 
 SITE_FILE = "site.toml"
+
+
+class Policy(BaseModel):
+    """What a site lets out beside weights, counts and losses. Vectors never leave, whatever stands here.
+
+    `release_embedding_space`: figures of the embedding space (`common.results.Space`) of its held-out notes, where the
+    study's plan asks for them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    release_embedding_space: bool = False
 
 
 class SiteConfig(BaseModel):
@@ -37,6 +50,16 @@ class SiteConfig(BaseModel):
     notes: NotesSource
     rows: Path | None = None
     min_notes: int = Field(20, ge=1)
+    tasks: list[Task] = []
+    policy: Policy = Policy()
+
+    @field_validator("tasks")
+    @classmethod
+    def _distinct(cls, value: list[Task]) -> list[Task]:
+        names = [task.name for task in value]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two tasks have the name {', '.join(repeated)}")
+        return value
 
 
 @dataclass(frozen=True)
@@ -50,13 +73,19 @@ class Site:
     def name(self) -> str:
         return self.config.name
 
-    def notes(self, tokenizer: "PreTrainedTokenizerBase") -> "NoteStore":
+    @property
+    def split_key(self) -> bytes:
+        return bytes.fromhex(self.config.split_key)
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / self.config.cache
+
+    def notes(self, tokenizer: "PreTrainedTokenizerBase", progress: Progress | None = None) -> "NoteStore":
         """The site's notes, tokenised: from the cache where they are, else read, checked and cached now."""
         from client.notes.store import prepare
 
-        store = prepare(
-            self.config.notes, tokenizer, bytes.fromhex(self.config.split_key), self.folder / self.config.cache
-        )
+        store = prepare(self.config.notes, tokenizer, self.split_key, self.cache, progress)
         return store if self.config.rows is None else store.view(np.load(self.folder / self.config.rows))
 
 

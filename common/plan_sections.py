@@ -13,6 +13,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=1000.0)]
 MaskProbability = Annotated[float, Field(gt=0.0, le=0.5)]
+TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
 def _not_built(value: object, planned: tuple[str, ...], instead: str) -> None:
@@ -255,7 +256,7 @@ class Evaluation(Section):
     embedding_space: bool = Field(
         False, description="figures of the embedding space of these notes, too, from sites whose policy releases them"
     )
-    tasks: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]] = Field(
+    tasks: list[TaskName] = Field(
         ["label"], description="downstream tasks, as the sites' files call them; label is the notes' label column"
     )
     modes: list[Literal["frozen", "fine-tuned", "lora"]] = Field(

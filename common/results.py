@@ -1,7 +1,8 @@
 """What a run reports: the typed contents of `summary.json`, written by every engine and read by every page and report.
 
-`docs/summary.schema.json` is generated from `Summary`; a test keeps the two equal. Units: losses in nats a masked
-token, times in seconds, sizes in bytes. An interval is 95 %. A score never stands without its n and its class support.
+`docs/summary.schema.json` is generated from `Summary`; a test keeps the two equal. Units: losses in nats (that of MLM a
+masked token), times in seconds, sizes in bytes. An interval is 95 %. A score never stands without its n and its class
+support.
 """
 
 from typing import Literal
@@ -12,6 +13,7 @@ SCHEMA_VERSION: Literal[1] = 1
 NO_DP = "no differential privacy"
 
 ModelName = Literal["federated", "base", "local-only", "centralised", "tf-idf", "majority"]
+EvaluatedModel = Literal["model", "against", "tf-idf", "majority"]
 Mode = Literal["frozen", "fine-tuned", "lora"]
 Metric = Literal["macro-f1", "accuracy"]
 Verdict = Literal["better", "worse", "no clear difference"]
@@ -175,13 +177,70 @@ class SiteFacts(Result):
     too_short: int
 
 
+class EvaluatedEncoder(Result):
+    """An encoder as it was given, with the SHA-256 (hex) of its weights, without any head."""
+
+    name: str
+    digest: str
+    parameters: int
+
+
+class EncoderScore(TaskScore):
+    """A score of an evaluation: `model` is the encoder that was asked about, or what stands beside it."""
+
+    model: EvaluatedModel  # type: ignore[assignment]
+
+
+class EncoderComparison(Comparison):
+    """The metric of the encoder that was asked about, minus that of `against`."""
+
+    against: EvaluatedModel  # type: ignore[assignment]
+
+
+class EncoderSpace(Result):
+    """The embedding space of an encoder over all test notes, with the labels of a task. `cka_base` of `model` is to
+    `against`."""
+
+    model: EvaluatedModel
+    task: str
+    space: Space
+
+
+class EvaluationResult(Result):
+    """What `fednotes evaluate` found: an encoder (and another, `against`) on the notes of one site."""
+
+    schema_version: Literal[1] = 1
+    encoder: EvaluatedEncoder
+    against: EvaluatedEncoder | None
+    site: str
+    notes_digest: str
+    train: int
+    dev: int
+    test: int
+    set_aside: int
+    max_length: int
+    long_notes: Literal["cut", "windows"]
+    precision: str
+    seed: int
+    started: str
+    seconds: float
+    versions: dict[str, str]
+    scores: list[EncoderScore]
+    comparisons: list[EncoderComparison]
+    space: list[EncoderSpace]
+    not_scored: list[NotScored]
+
+
 class Summary(Result):
+    """A run. `objective` is the kind that the plan has it train: "mlm", "declutr" or "note-category"."""
+
     schema_version: Literal[1] = SCHEMA_VERSION
     study: str
     status: Literal["finished", "stopped"]
     message: str = ""
     privacy: str = NO_DP
     plan_hash: str
+    objective: str
     seed: int
     engine: Literal["inprocess", "flower"]
     started: str

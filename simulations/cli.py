@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from client.notes import options
-from client.notes.source import Columns
 from common.errors import InputError
 from common.results import NO_DP, Summary
 from common.table import Table
@@ -47,8 +46,15 @@ Resume = Annotated[Path | None, typer.Option(help="Carry a run that stopped to i
 EngineFlag = Annotated[
     Engine, typer.Option(help="inprocess: sites take turns here. flower: Flower's own simulation, in parallel.")
 ]
+
+
+class MapMethod(StrEnum):
+    pca = "pca"
+    umap = "umap"
+
+
 Map = Annotated[
-    bool, typer.Option("--embedding-map", help="Draw a map of note embeddings (always for synthetic notes).")
+    MapMethod | None, typer.Option(help="Draw a map of note embeddings (always one by pca for synthetic notes).")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print summary.json instead of words.")]
@@ -96,7 +102,7 @@ def study(
     out: Out = None,
     resume: Resume = None,
     engine: EngineFlag = Engine.inprocess,
-    embedding_map: Map = False,
+    embedding_map: Map = None,
     quiet: Quiet = False,
     as_json: Json = False,
     text_column: options.TextColumn = "text",
@@ -111,6 +117,7 @@ def study(
     cache: options.Cache = None,
 ) -> None:
     # Imported here, so that --help does not wait for torch.
+    from client.site import open_site_file
     from common.plan import load_plan
     from simulations.display import Log, Page, Silent
     from simulations.federation import resume as resume_run
@@ -140,16 +147,7 @@ def study(
             raise InputError("usage", "--sites and --split-by are two ways to share notes out.", "Give one of them.")
         if split_by and not notes:
             raise InputError("usage", "--split-by needs --notes.", "Synthetic notes bring their own hospitals.")
-        columns = Columns(
-            text=text_column,
-            id=id_column,
-            patient=patient_column,
-            category=category_column,
-            label=label_column,
-            date=date_column,
-            split=split_column,
-            site=split_by,
-        )
+        columns = options.columns(ctx, site=split_by)
         wish = Wish(
             notes=options.notes_source(notes, query, columns, skip_bad) if notes else None,
             sites=sites,
@@ -157,7 +155,8 @@ def study(
             baselines=_BASELINES[str(ctx.info_name)],
             out=out,
             cache=cache,
-            embedding_map=embedding_map,
+            embedding_map=embedding_map.value if embedding_map else None,
+            tasks=open_site_file(Path(notes)).tasks if notes and notes.endswith(".toml") else (),
         )
         with display:
             if table and plan:

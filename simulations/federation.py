@@ -68,7 +68,8 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     tokenizer = load_tokenizer(plan.encoder.base)
     if prepare(setup.notes, tokenizer, split_key(plan), setup.cache).digest != setup.digest:
         raise InputError("notes-changed", "The notes are not those that the run began with.", "Start a new run.")
-    notes = {name: open_site(folder).notes(tokenizer) for name, folder in sites.items()}
+    opened = {name: open_site(folder) for name, folder in sites.items()}
+    notes = {name: site.notes(tokenizer) for name, site in opened.items()}
     display.study(plan, list(sites), "Federation")
     server.app.on_event, client.app.on_step = display.event, display.step
     stopped: StudyError | None = None
@@ -83,7 +84,7 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     state, tensors, _ = kept
     encoder = client.app.worker(plan.encoder.base, plan.study.seed).encoder
     encoder.set_categories(plan.shared_categories, shared=True)
-    scorer = Scorer(plan, notes, encoder, run.path / "scores")
+    scorer = Scorer(plan, opened, notes, encoder, run.path / "scores")
     others: list[ModelName] = []
     if stopped is None:
         others = _score(run, scorer, notes, tensors, display)
@@ -92,7 +93,8 @@ def _carry_on(run: RunFolder, display: Display) -> None:
         with new_folder(run.path / MODEL_FOLDER) as scratch:
             encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
     summary = _summary(run, state, scorer, others, notes, encoder, stopped, time.perf_counter() - began)
-    shown = scorer.embedding_map(tensors) if setup.embedding_map and stopped is None else None
+    method = setup.embedding_map
+    shown = scorer.embedding_map(tensors, method) if method and stopped is None else None
     run.write_summary(summary)
     write_report(summary, run.path / REPORT_FILE, shown)
     if stopped is not None:
@@ -111,6 +113,7 @@ def _score(
     base = server.app.base_tensors(plan)
     for name, store in notes.items():
         display.say(f"Scoring at {name}")
+        scorer.score("majority", name, None)
         scorer.score("tf-idf", name, None)
         scorer.score("base", name, base)
         scorer.score("federated", name, federated)
@@ -141,6 +144,7 @@ def _summary(
         status="stopped" if stopped else "finished",
         message=str(stopped) if stopped else "",
         plan_hash=plan.hash(),
+        objective=plan.objective.kind,
         seed=plan.study.seed,
         engine=setup.engine,
         started=setup.started,

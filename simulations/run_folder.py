@@ -38,7 +38,7 @@ class Setup(BaseModel):
     digest: str
     engine: Literal["inprocess", "flower"]
     baselines: list[Baseline]
-    embedding_map: bool
+    embedding_map: Literal["pca", "umap"] | None
     cache: Path
     started: str
     site_folders: dict[str, str]

@@ -10,7 +10,8 @@ from typing import Literal
 
 from client.notes.source import Columns, NotesSource
 from client.notes.store import default_cache, prepare
-from client.site import SiteConfig
+from client.site import Policy, SiteConfig
+from client.tasks import Task
 from common.encoder import load_encoder, load_tokenizer, sequence_limit
 from common.errors import InputError
 from common.files import explained
@@ -34,7 +35,8 @@ class Wish:
     baselines: Sequence[Baseline] = ()
     out: Path | None = None
     cache: Path | None = None
-    embedding_map: bool = False
+    embedding_map: Literal["pca", "umap"] | None = None
+    tasks: Sequence[Task] = ()
 
 
 def check_base(plan: StudyPlan) -> None:
@@ -81,14 +83,21 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> Non
         partition = at_random(notes, wish.sites or DEFAULT_SITES, plan.study.seed)
     folders = {name: f"{SITES}/{slug(name)}" for name in partition.rows}
     for name, rows in partition.rows.items():
-        config = SiteConfig(name=name, split_key=key.hex(), cache=cache, notes=source)
+        config = SiteConfig(
+            name=name,
+            split_key=key.hex(),
+            cache=cache,
+            notes=source,
+            tasks=list(wish.tasks),
+            policy=Policy(release_embedding_space=True),  # all of it is on one machine anyway
+        )
         write_site(run.path / folders[name], config, rows)
     setup = Setup(
         notes=source,
         digest=notes.digest,
         engine=wish.engine,
         baselines=list(wish.baselines),
-        embedding_map=wish.embedding_map or wish.notes is None,
+        embedding_map=wish.embedding_map or ("pca" if wish.notes is None else None),
         cache=cache,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         site_folders=folders,

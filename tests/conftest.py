@@ -1,9 +1,12 @@
-"""What the tests share: tiny real bases of all four families, synthetic notes, sites, plans and Flower messages.
+"""What the tests share: tiny real bases of all four families, synthetic notes, sites, plans, Flower messages, and the
+`fednotes` command in a process of its own.
 
 Nothing here is a stand-in: bases are loaded by `load_encoder`, notes are read by the intake, sites opened from disk.
 """
 
 import os
+import subprocess
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test asks a model hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -253,6 +256,31 @@ def make_plan(bases: dict[str, str]) -> Callable[..., StudyPlan]:
         return StudyPlan.model_validate(plan)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """No hub and one thread, so that tests are quick; a cache that tests share."""
+    cache = tmp_path_factory.mktemp("user-cache")
+    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "FEDNOTES_CACHE": str(cache), "COLUMNS": "120"}
+
+
+@pytest.fixture
+def command() -> list[str]:
+    return [sys.executable, "-m", "fednotes"]
+
+
+@pytest.fixture
+def fednotes(
+    environment: dict[str, str], command: list[str], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command in an empty folder; returns what it printed and its exit code."""
+
+    def run(*arguments: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        line = [*command, *map(str, arguments)]
+        return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -66,7 +66,7 @@ def fine_tune(
     encoder: Encoder,
     notes: NoteStore,
     train: Labelled,
-    dev: Labelled,
+    dev: Labelled | None,
     test: np.ndarray,
     *,
     mode: TunedMode,
@@ -78,14 +78,15 @@ def fine_tune(
 ) -> Tuned:
     """Learn from `train`, stop by `dev`, predict `test`; the encoder comes out as it went in.
 
-    Where `dev` has fewer than `MIN_DEV` notes, or one class only, a part of `train` is held out in its place; where
-    its classes are too small for that, training goes through all its epochs and the last one's weights are used.
+    Where `dev` has fewer than `MIN_DEV` notes, or one class only, a part of `train` is held out in its place. Where its
+    classes are too small for that, or `dev` is None, training goes through all its epochs and the last one's weights
+    are used.
 
     Args:
         encoder: where training starts.
         notes: the store that all positions are of.
         train: at least two classes.
-        dev: of the same classes; may be empty.
+        dev: of the same classes; may be empty; None for no early stopping.
         test: [n_test] positions.
         evaluation: rates, epochs and rank.
         metric: by which epochs are compared.
@@ -97,7 +98,7 @@ def fine_tune(
         StudyError: `embeddings-not-finite`: the weights that were given are not numbers; `tuning-diverged`.
     """
     check_finite(*(parameter.detach().cpu().numpy() for parameter in encoder.body.parameters()))
-    if len(dev.rows) < MIN_DEV or len(np.unique(dev.labels)) < 2:
+    if dev is not None and (len(dev.rows) < MIN_DEV or len(np.unique(dev.labels)) < 2):
         held = held_out(train.labels, seed)
         dev = Labelled(train.rows[held], train.labels[held])
         train = Labelled(train.rows[~held], train.labels[~held])
@@ -156,7 +157,8 @@ class _Classifier:
         """Logits [n, classes] float64, dropout off."""
         self.train(False)
         out = np.zeros((len(rows), len(self.classes)))
-        with torch.inference_mode():
+        # One context for all batches: it keeps the weights that it has cast to bfloat16 until it is left.
+        with torch.inference_mode(), autocast(self.device, self.precision):
             for places in batches_by_length(self.lengths(rows)):
                 out[places] = self.forward(rows[places]).cpu().numpy()
         return out
@@ -168,7 +170,7 @@ class _Classifier:
 def _learn(
     model: _Classifier,
     train: Labelled,
-    dev: Labelled,
+    dev: Labelled | None,
     mode: TunedMode,
     evaluation: Evaluation,
     metric: Metric,
@@ -195,7 +197,7 @@ def _learn(
             losses.append(loss.detach())
             step += 1
         _check(torch.stack(losses).cpu().numpy(), mode)
-        if not len(dev.rows):
+        if dev is None or not len(dev.rows):
             continue
         logits = model.logits(dev.rows)
         _check(logits, mode)

@@ -110,8 +110,8 @@ def score_tuned(
     """Let the encoder learn the task, anew from its given weights each time; it comes out as it went in.
 
     The curve has the points `evaluation.tuned_shots`, on the draws of the frozen curve. A draw is all the labels there
-    are: the site's dev labels stop the training on all train labels, but not on a draw, which is to say what n labels
-    a class are worth, and which the frozen probe gets no others beside either.
+    are, as for the frozen probe: dev labels stop the training on all train labels, but a draw is learned from as a
+    whole, through all epochs.
 
     Args:
         data: the task; its rows point into the store's train, dev and test notes (`NoteStore.split_indices`).
@@ -132,9 +132,8 @@ def score_tuned(
         for split, rows in (("train", data.train_rows), ("dev", data.dev_rows), ("test", data.test_rows))
     )
     y = data.train_labels
-    everything, nothing = np.arange(len(y)), Labelled(dev[:0], data.dev_labels[:0])
 
-    def tuned(rows: np.ndarray, stop_by: Labelled, tuning_seed: int) -> Tuned:
+    def tuned(rows: np.ndarray, stop_by: Labelled | None, tuning_seed: int) -> Tuned:
         return fine_tune(
             encoder,
             notes,
@@ -149,9 +148,9 @@ def score_tuned(
             seed=tuning_seed,
         )
 
-    full = tuned(everything, Labelled(dev, data.dev_labels), seed)
+    full = tuned(np.arange(len(y)), Labelled(dev, data.dev_labels), seed)
     draws = predict_draws(
-        lambda rows, draw_seed: tuned(rows, nothing, draw_seed).labels,
+        lambda rows, draw_seed: tuned(rows, None, draw_seed).labels,
         y,
         evaluation.tuned_shots,
         evaluation.seeds,

@@ -19,9 +19,9 @@ from client.notes.options import (
     SkipBad,
     SplitColumn,
     TextColumn,
+    columns,
     notes_source,
 )
-from client.notes.source import Columns
 
 # The side of the split that a note falls on here says nothing about the study, whose key only the site holds.
 INSPECTION_KEY = b"fednotes notes inspect"
@@ -55,6 +55,7 @@ def notes() -> None:
 
 @app.command("inspect", epilog=_EXAMPLES)
 def inspect_command(
+    ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="The notes.")],
     text_column: TextColumn = "text",
     id_column: IdColumn = None,
@@ -82,17 +83,7 @@ def inspect_command(
     Columns that are not named are used where the file has one called id, patient, category, label, date, split or
     site. Nothing leaves this machine, and no note's text is printed.
     """
-    columns = Columns(
-        text=text_column,
-        id=id_column,
-        patient=patient_column,
-        category=category_column,
-        label=label_column,
-        date=date_column,
-        split=split_column,
-        site=site_column,
-    )
-    source = notes_source(file, query, columns, skip_bad)
+    source = notes_source(file, query, columns(ctx), skip_bad)
 
     # Imported here, so that --help does not wait for the tokenizer's library.
     from client.notes.inspect import inspect

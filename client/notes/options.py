@@ -32,6 +32,12 @@ Cache = Annotated[
 ]
 
 
+def columns(ctx: typer.Context, **more: str | None) -> Columns:
+    """The columns that a command's flags name: its parameters `text_column`, `id_column` and so on, and `more`."""
+    named = {field: ctx.params[f"{field}_column"] for field in Columns.model_fields if f"{field}_column" in ctx.params}
+    return Columns(**(named | more))
+
+
 def notes_source(notes: str, query: str | None, columns: Columns, skip_bad: int) -> NotesSource:
     """The source that flags describe; a `site.toml` in place of a file of notes brings its own. Raises InputError."""
     if notes.endswith(".toml"):

@@ -30,6 +30,11 @@ class Splits:
     torn_patients: int
 
 
+def seeded_key(seed: int) -> bytes:
+    """A key that is no secret, for notes that have no site of their own: the same seed, the same split."""
+    return f"fednotes split {seed}".encode()
+
+
 def assign_splits(patients: Sequence[str | None], given: Sequence[str | None], groups: Groups, key: bytes) -> Splits:
     """Gives each of n notes its side.
 

@@ -1,8 +1,8 @@
 """A hospital's prepared notes: cheap to open, memory-mapped, never all in memory. The only door to them from here."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,18 @@ def prepare(
     return NoteStore.open(notes, tokenise(notes, tokenizer, cache, report))
 
 
+def prepare_columns(
+    source: NotesSource, key: bytes, cache: Path, progress: Progress | None = None
+) -> dict[str, NDArray]:
+    """The columns that `NoteStore.column` names, of a source whose tokens are not needed. Raises as `prepare` does."""
+    notes = take_in(source, key, cache, progress or (lambda stage, done: None))
+    try:
+        table = _table(notes)
+        return {name: _values(table[name]) for name in table.column_names}
+    except (OSError, ValueError):
+        raise _damaged(notes) from None
+
+
 class _Files:
     """The mapped files that all views of one store share."""
 
@@ -58,20 +70,32 @@ class _Files:
         self.folders = (notes, tokens)
         try:
             self.intake = load_intake(notes)
-            self.columns = pa.ipc.open_file(pa.memory_map(str(notes / NOTES))).read_all()
+            self.columns = _table(notes)
             self.texts = pa.ipc.open_file(pa.memory_map(str(notes / TEXTS)))
             self.offsets = _map(tokens / OFFSETS, np.dtype(np.int64))
             self.ids = _map(tokens / TOKENS, token_type(tokens))
             self.starts = _map(tokens / WORD_STARTS, np.dtype(bool))
         except (OSError, ValueError):
-            raise MachineError(
-                "cache-damaged", f"The prepared notes in {notes} or {tokens} are damaged.", "Remove both folders."
-            ) from None
+            raise _damaged(notes, tokens) from None
 
     @cached_property
     def first_of_batch(self) -> NDArray[np.int64]:
         sizes = [self.texts.get_batch(batch).num_rows for batch in range(self.texts.num_record_batches)]
         return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+
+def _table(notes: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(notes / NOTES))).read_all()
+
+
+def _values(column: pa.ChunkedArray) -> NDArray:
+    return column.to_numpy() if pa.types.is_integer(column.type) else np.array(column.to_pylist(), dtype=object)
+
+
+def _damaged(*folders: Path) -> MachineError:
+    return MachineError(
+        "cache-damaged", f"The prepared notes in {' or '.join(map(str, folders))} are damaged.", "Remove what is named."
+    )
 
 
 def _map(path: Path, kind: np.dtype) -> NDArray:
@@ -88,6 +112,7 @@ class NoteStore:
 
     rows: NDArray[np.int64]
     _files: _Files
+    _given: Mapping[str, NDArray] = field(default_factory=dict)
 
     @classmethod
     def open(cls, notes: Path, tokens: Path) -> "NoteStore":
@@ -104,11 +129,18 @@ class NoteStore:
 
     def __reduce__(self) -> tuple:
         # Sent to another process as paths: what is mapped here is mapped again there.
-        return _reopen, (*self._files.folders, self.rows)
+        return _reopen, (*self._files.folders, self.rows, self._given)
 
     def view(self, indices: Sequence[int] | NDArray[np.int64]) -> "NoteStore":
         """The notes at some positions of this view, in that order."""
-        return replace(self, rows=self.rows[np.asarray(indices, dtype=np.int64)])
+        places = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self, rows=self.rows[places], _given={name: values[places] for name, values in self._given.items()}
+        )
+
+    def with_columns(self, **columns: NDArray) -> "NoteStore":
+        """The same notes with other values, (n,) each, in some of the columns; "split" decides `split_indices`, too."""
+        return replace(self, _given={**self._given, **columns})
 
     def tokens(self, index: int) -> NDArray:
         """One note's token ids (t,), whole, without special tokens: read-only and mapped."""
@@ -146,13 +178,17 @@ class NoteStore:
     def column(self, name: str) -> NDArray:
         """One value a note, (n,): `id`, `patient`, `category`, `label`, `date`, `split` or `site` as objects (string or
         None); `row` (line in the source), `group` (of copies; -1 for none) or `words` as integers."""
+        if name in self._given:
+            return self._given[name]
         values = self._files.columns[name]
         if pa.types.is_integer(values.type):
-            return values.to_numpy()[self.rows]
-        return np.array(values.take(pa.array(self.rows)).to_pylist(), dtype=object)
+            return _values(values)[self.rows]
+        return _values(values.take(pa.array(self.rows)))
 
     def split_indices(self, split: str) -> NDArray[np.int64]:
         """Positions of the notes of a split: "train", "dev", "test" or "set-aside"."""
+        if "split" in self._given:
+            return np.flatnonzero(self._given["split"] == split)
         return np.flatnonzero(pc.equal(self._files.columns["split"], split).to_numpy()[self.rows])
 
     @property
@@ -161,5 +197,5 @@ class NoteStore:
         return self._files.intake
 
 
-def _reopen(notes: Path, tokens: Path, rows: NDArray[np.int64]) -> NoteStore:
-    return replace(NoteStore.open(notes, tokens), rows=rows)
+def _reopen(notes: Path, tokens: Path, rows: NDArray[np.int64], given: Mapping[str, NDArray]) -> NoteStore:
+    return replace(NoteStore.open(notes, tokens), rows=rows, _given=given)

@@ -113,7 +113,8 @@ class Declutr(Objective):
         device = batch.tensors["input_ids"].device
         seen: list[torch.Tensor] = []
         dice: list[torch.Tensor] = []
-        # A number format of its own for each reading: within one, weights cast without a gradient would be used again.
+        # A number format of its own for each reading: within one, torch may use weights again that it cast without a
+        # gradient.
         with torch.no_grad(), compute():
             for piece in pieces if self.plan.contrastive_weight else []:
                 dice.append(_dice(device))

@@ -121,4 +121,5 @@ class NoteCategory(Objective):
 def heading_pattern(categories: Sequence[str]) -> re.Pattern[str]:
     """Finds headings that name a category: a line of nothing else, or one that begins with it and a colon."""
     names = "|".join(re.escape(name) for name in sorted(categories, key=len, reverse=True))
-    return re.compile(rf"^[^\w\n]*(?:{names})[^\w\n]*(?:$|:)", re.IGNORECASE | re.MULTILINE)
+    marks = r"(?:[^\w\n]|_)*"  # blanks, and what a heading is adorned with
+    return re.compile(rf"^{marks}(?:{names}){marks}(?:$|:)", re.IGNORECASE | re.MULTILINE)

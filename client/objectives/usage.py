@@ -65,7 +65,7 @@ def round_steps(plan: StudyPlan, lengths: np.ndarray) -> int:
     use = usage(plan, lengths)
     notes, batch = int(use.used.sum()), training.batch_size
     if isinstance(plan.objective, NoteCategory) and plan.objective.loss == "contrastive":
-        batch = max(2, batch - batch % 2)  # made of pairs
+        batch = max(2, batch)  # of pairs
     if training.tokens_per_round is not None:
         # Over an epoch, for its last batch may be small, and with few notes it is the only one.
         epochs = training.tokens_per_round / max(1.0, float(use.tokens.sum()))

@@ -6,7 +6,17 @@ page that is dark sets `layout.font.color`. A figure with nothing to show has no
 """
 
 from server.figures.embedding import embedding_map
+from server.figures.round_space import space_lines
 from server.figures.scores import few_shot, forest, score_dots
-from server.figures.training import held_out_loss, training_loss
+from server.figures.training import held_out_loss, held_out_part, training_loss
 
-__all__ = ["embedding_map", "few_shot", "forest", "held_out_loss", "score_dots", "training_loss"]
+__all__ = [
+    "embedding_map",
+    "few_shot",
+    "forest",
+    "held_out_loss",
+    "held_out_part",
+    "score_dots",
+    "space_lines",
+    "training_loss",
+]

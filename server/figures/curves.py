@@ -1,4 +1,4 @@
-"""Few-shot curves: macro-F1 by labelled notes a class, and a point apart on the right for all labels."""
+"""Few-shot curves: a score by labelled notes a class, and a point apart on the right for all labels."""
 
 import math
 from collections.abc import Iterable
@@ -13,13 +13,17 @@ from server.figures.style import Mark, axis, bounds, error_bars, figure, interva
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: by labels a class (None is all labels) a macro-F1 and, in words, what it stands on."""
+    """One line: by labels a class (None is all labels) a score and, in words, what it stands on.
+
+    `metric` is the score's name in words.
+    """
 
     name: str
     group: str
     mark: Mark
     points: dict[int | None, tuple[Estimate, str]]
     strong: bool = False
+    metric: str = "macro-F1"
 
     @property
     def shots(self) -> list[int]:
@@ -39,6 +43,7 @@ def curves(lines: list[Curve], alike: Iterable[Curve]) -> go.Figure:
         traces.append(_trace(curve, {n: math.log2(n) + offset for n in curve.shots}))
         if None in curve.points:
             traces.append(_trace(curve, {None: last + offset}))
+    metrics = dict.fromkeys(curve.metric for curve in together)
     reach = bounds(estimate for curve in together for estimate, _ in curve.points.values())
     ticks = {"tickvals": [*(math.log2(n) for n in shots), last], "ticktext": [*(str(n) for n in shots), "all"]}
     span = [math.log2(shots[0]) - 0.4, last + 0.4] if shots else None
@@ -46,7 +51,7 @@ def curves(lines: list[Curve], alike: Iterable[Curve]) -> go.Figure:
         traces,
         300,
         xaxis=axis("labelled notes a class", showgrid=False, range=span, **ticks),
-        yaxis=axis("macro-F1", range=padded(*reach, 0, 1) if reach else None, nticks=6),
+        yaxis=axis(" or ".join(metrics), range=padded(*reach, 0, 1) if reach else None, nticks=6),
     )
 
 
@@ -66,7 +71,7 @@ def _trace(curve: Curve, places: dict[int | None, float]) -> go.Scatter:
         marker={"color": look.colour, "symbol": look.symbol, "size": marker_size(look, 7)},
         error_y=error_bars([estimate for estimate, _ in points], look.colour, 1.6 if whole else 1.1),
         hovertext=[
-            f"{curve.name}, {label}<br>macro-F1 {interval(estimate)}<br>{stands_on}"
+            f"{curve.name}, {label}<br>{curve.metric} {interval(estimate)}<br>{stands_on}"
             for label, (estimate, stands_on) in zip(labels, points, strict=True)
         ],
         hoverinfo="text",

@@ -49,6 +49,11 @@ MODEL_LABELS: dict[ModelName, str] = {
     "majority": "majority class",
 }
 MODE_LABELS: dict[Mode, str] = {"frozen": "frozen encoder", "fine-tuned": "fine-tuned", "lora": "tuned with LoRA"}
+MODE_TITLES: dict[Mode, str] = {
+    "frozen": "Encoder frozen",
+    "fine-tuned": "Encoder fine-tuned",
+    "lora": "Adapters (LoRA)",
+}
 
 
 def marks(names: Iterable[str], palette: tuple[str, ...] = PALETTE) -> dict[str, Mark]:

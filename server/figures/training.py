@@ -1,14 +1,18 @@
-"""Did training work: the loss by round and site."""
+"""Did training work: the loss by round and site, and each of the losses that an objective adds up."""
 
 import math
-from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
 from common.results import Summary
-from server.figures.style import axis, figure, marks, plain, site_names
+from server.figures.round_lines import Point, round_lines
 
-Point = tuple[float, str]
+# What an objective adds up: its name, and its unit.
+PARTS: dict[str, tuple[str, str]] = {
+    "mlm": ("Masked language modelling", "nats a masked token"),
+    "contrastive": ("Contrastive", "nats"),
+    "category": ("Note category", "nats a note"),
+}
 
 
 def held_out_loss(summary: Summary) -> go.Figure:
@@ -17,9 +21,9 @@ def held_out_loss(summary: Summary) -> go.Figure:
     for round_ in summary.rounds:
         for site, held_out in round_.held_out.items():
             if math.isfinite(held_out.loss):
-                text = f"{held_out.notes:,} held-out notes, {held_out.tokens:,} tokens"
+                text = f"loss {held_out.loss:.4f}<br>{held_out.notes:,} held-out notes, {held_out.tokens:,} tokens"
                 points.setdefault(site, {})[round_.number] = (held_out.loss, text)
-    return _lines(summary, points, "held-out loss (nats a masked token)")
+    return round_lines(summary, points, f"held-out loss ({loss_unit(summary)})")
 
 
 def training_loss(summary: Summary) -> go.Figure:
@@ -28,38 +32,37 @@ def training_loss(summary: Summary) -> go.Figure:
     for round_ in summary.rounds:
         for site in round_.sites:
             if site.state == "returned" and site.loss is not None and math.isfinite(site.loss):
-                text = f"{site.notes:,} notes, {site.steps:,} steps, {site.tokens:,} tokens"
-                points.setdefault(site.site, {})[round_.number] = (site.loss, text)
-    return _lines(summary, points, "training loss (nats a masked token)")
+                on = f"{site.notes:,} notes, {site.steps:,} steps, {site.tokens:,} tokens"
+                points.setdefault(site.site, {})[round_.number] = (site.loss, f"loss {site.loss:.4f}<br>{on}")
+    return round_lines(summary, points, f"training loss ({loss_unit(summary)})")
 
 
-def _lines(summary: Summary, points: Mapping[str, Mapping[int, Point]], y_title: str) -> go.Figure:
-    names = site_names(summary)
-    looks = marks(names)
-    rounds = sorted({number for line in points.values() for number in line})
-    traces = []
-    for site in (name for name in names if name in points):
-        look, line = looks[site], points[site]
-        traces.append(
-            go.Scatter(
-                name=plain(site, 40),
-                legendgroup=site,
-                x=rounds,
-                # a round without a value is a gap in the line, never drawn over
-                y=[line[number][0] if number in line else None for number in rounds],
-                mode="lines+markers",
-                line={"color": look.colour, "dash": look.dash, "width": 2},
-                marker={"symbol": look.symbol, "size": 8 if len(rounds) <= 12 else 4},
-                hovertext=[
-                    f"{plain(site, 60)}, round {number}<br>loss {line[number][0]:.4f}<br>{line[number][1]}"
-                    if number in line
-                    else ""
-                    for number in rounds
-                ],
-                hoverinfo="text",
-            )
-        )
-    ticks = {"dtick": 1} if len(rounds) <= 12 else {"nticks": 12, "tickformat": "d"}
-    span = [rounds[0] - 0.3, rounds[-1] + 0.3] if rounds else None
-    x_title = "round (0 is the base)" if rounds and rounds[0] == 0 else "round"
-    return figure(traces, 380, xaxis=axis(x_title, showgrid=False, range=span, **ticks), yaxis=axis(y_title))
+def held_out_part(summary: Summary, part: str) -> go.Figure:
+    """One line a site: one of the losses that the objective adds up, on held-out notes."""
+    points: dict[str, dict[int, Point]] = {}
+    for round_ in summary.rounds:
+        for site, held_out in round_.held_out.items():
+            value = held_out.parts.get(part, math.nan)
+            if math.isfinite(value):
+                text = f"{part_name(part).lower()} {value:.4f}<br>{held_out.notes:,} held-out notes"
+                points.setdefault(site, {})[round_.number] = (value, text)
+    return round_lines(summary, points, part_unit(part), 280)
+
+
+def loss_unit(summary: Summary) -> str:
+    """Only the loss of MLM alone is by masked token; the others add up losses of several units."""
+    return PARTS["mlm"][1] if summary.objective == "mlm" else "nats"
+
+
+def part_names(summary: Summary) -> list[str]:
+    """The parts of the held-out losses, in the order in which they are explained."""
+    found = {part for round_ in summary.rounds for held_out in round_.held_out.values() for part in held_out.parts}
+    return [*(part for part in PARTS if part in found), *sorted(found - PARTS.keys())]
+
+
+def part_name(part: str) -> str:
+    return PARTS.get(part, (part.capitalize(), ""))[0]
+
+
+def part_unit(part: str) -> str:
+    return PARTS.get(part, ("", "nats"))[1]

@@ -3,11 +3,24 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 
-from common.results import Comparison, ModelName, Summary
-from server.figures.style import MODEL_LABELS, site_names
+from common.results import Comparison, Mode, ModelName, Summary
+from server.figures.style import MODE_TITLES, MODEL_LABELS, site_names
+from server.figures.tasks import metric_words, modes, task_names
 
 COMPARED: tuple[ModelName, ...] = ("base", "local-only", "centralised", "tf-idf")
+OBJECTIVES = {
+    "mlm": "masked language modelling",
+    "declutr": "contrastive spans, with masked language modelling (DeCLUTR)",
+    "note-category": "note categories, with masked language modelling",
+}
+_USE: dict[Mode, str] = {
+    "frozen": "a small probe reads its embeddings",
+    "fine-tuned": "all of it learns the task",
+    "lora": "small adapters in it learn the task, the rest stays as it was",
+}
+_MOST_NAMED = 5
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -37,6 +50,11 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
+def capitalised(text: str) -> str:
+    """`Macro-F1`: unlike str.capitalize it leaves the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def listed(names: list[str]) -> str:
     """`a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -58,12 +76,31 @@ def first_and_last_held_out(summary: Summary, site: str) -> tuple[float, float] 
 def lead(summary: Summary) -> list[str]:
     """What a reader should know first, a paragraph each."""
     paragraphs = [f"{rounds_sentence(summary)} {loss_sentence(summary)}", *comparison_sentences(summary)]
+    if sentence := too_short_sentence(summary):
+        paragraphs.append(sentence)
     gaps = []
     if summary.left_out_sites:
         gaps.append(f"{count(len(summary.left_out_sites), 'site')} left out of the study")
     if summary.not_scored:
         gaps.append(f"{count(len(summary.not_scored), 'task')} not scored at a site")
     return [*paragraphs, f"Not in these numbers: {listed(gaps)} (reasons under Sites)."] if gaps else paragraphs
+
+
+def too_short_sentence(summary: Summary) -> str:
+    """Training notes that the objective had to leave out; "" where there are none."""
+    sites = [site for site in summary.sites if site.too_short]
+    if not sites:
+        return ""
+    if len(sites) <= _MOST_NAMED:
+        first, *others = sites
+        clauses = [f"{first.too_short:,} of {count(first.train, 'training note')} at {first.name}"]
+        clauses += [f"{site.too_short:,} of {site.train:,} at {site.name}" for site in others]
+        where = listed(clauses)
+    else:
+        notes = count(sum(site.train for site in sites), "training note")
+        where = f"{sum(site.too_short for site in sites):,} of {notes} at {len(sites)} sites"
+    verb = "was" if sum(site.too_short for site in sites) == 1 else "were"
+    return f"{where} {verb} too short for the objective."
 
 
 def rounds_sentence(summary: Summary) -> str:
@@ -79,29 +116,71 @@ def loss_sentence(summary: Summary) -> str:
         return "The held-out loss was not measured before and after training."
     kept_up = [site for site, (first, last) in measured.items() if last >= first]
     sentence = f"The held-out loss fell at {len(measured) - len(kept_up)} of {count(len(measured), 'site')}"
-    return f"{sentence}; it did not fall at {listed(kept_up)}." if 0 < len(kept_up) <= 5 else f"{sentence}."
+    return f"{sentence}; it did not fall at {listed(kept_up)}." if 0 < len(kept_up) <= _MOST_NAMED else f"{sentence}."
 
 
 def comparison_sentences(summary: Summary) -> list[str]:
-    """Against each baseline: at how many sites the shared encoder is better, worse, or not clearly different."""
-    several = len({comparison.task for comparison in summary.comparisons}) > 1
-    noun, at = ("case", "in") if several else ("site", "at")
+    """At how many sites the shared encoder is better than each baseline, worse, or not clearly different.
+
+    A paragraph a baseline in the first mode (frozen, where that was scored), and one for each other mode.
+    """
+    if not summary.comparisons:
+        return ["The encoder was not compared with any baseline, so this run cannot say whether federation helped."]
+    cases = len({comparison.task for comparison in summary.comparisons}) > 1
+    first, *others = modes(summary)
+    named = bool(others) or first != "frozen"
     sentences = []
-    for against in COMPARED:
-        verdicts = [c.verdict for c in summary.comparisons if c.against == against]
-        if not verdicts:
-            continue
-        better, worse = verdicts.count("better"), verdicts.count("worse")
-        same = len(verdicts) - better - worse
-        sentences.append(
-            f"Against {_the(against)} the shared encoder is better {at} {count(better, noun)}, worse {at} {worse}, "
-            f"with no clear difference {at} {same}."
-        )
-    if several:
+    for against, better, worse, same in _tallies(summary, first, cases):
+        sentence = f"against {_the(against)} the shared encoder is better {better}, worse {worse}, "
+        sentence += f"with no clear difference {same}."
+        sentences.append(f"{MODE_TITLES[first]}: {sentence}" if named else capitalised(sentence))
+    for mode in others:
+        clauses = [
+            f"against {_the(against)} better {better}, worse {worse}, no clear difference {same}"
+            for against, better, worse, same in _tallies(summary, mode, cases)
+        ]
+        if clauses:
+            sentences.append(f"{MODE_TITLES[mode]}: {'; '.join(clauses)}.")
+    if cases and sentences:
         sentences[0] += " (A case is one task at one site.)"
-    if sentences:
-        return sentences
-    return ["The encoder was not compared with any baseline, so this run cannot say whether federation helped."]
+    return sentences
+
+
+def _tallies(summary: Summary, mode: Mode, cases: bool) -> list[tuple[ModelName, str, str, str]]:
+    """Against each baseline, where it is better, worse and neither: `at 3 sites`, `at 0`, `at 1`."""
+    noun, at = ("case", "in") if cases else ("site", "at")
+    found = []
+    for against in COMPARED:
+        verdicts = [c.verdict for c in summary.comparisons if c.against == against and c.mode == mode]
+        if verdicts:
+            better, worse = verdicts.count("better"), verdicts.count("worse")
+            same = len(verdicts) - better - worse
+            found.append((against, f"{at} {count(better, noun)}", f"{at} {worse}", f"{at} {same}"))
+    return found
+
+
+def how_scored(summary: Summary) -> str:
+    """What a score is, in the modes and by the metrics of the run."""
+    metric = metric_words(summary)
+    if len({metric_words(summary, task) for task in task_names(summary)}) > 1 or " or " in metric:
+        metric = f"the task's own metric, {metric}"
+    used = modes(summary)
+    if used in ([], ["frozen"]):
+        how = f"{metric} of a small probe on the frozen encoder (TF-IDF has no encoder)"
+        return f"Each score is {how}, on the site's own test notes."
+    ways = "; ".join(f"{MODE_TITLES[mode]}: {_USE[mode]}" for mode in used)
+    return (
+        f"Each score is {metric} on the site's own test notes. {ways}. "
+        "TF-IDF and the majority class have no encoder, and stand beside it in every mode."
+    )
+
+
+def how_lost(summary: Summary) -> str:
+    """What the loss is."""
+    if summary.objective == "mlm":
+        return "The loss is the objective's, in nats a masked token; lower is better."
+    name = OBJECTIVES.get(summary.objective, summary.objective)
+    return f"The loss is the objective's ({name}), in nats, as the plan weighs its parts; lower is better."
 
 
 def moment(stamp: str) -> str:
@@ -120,27 +199,28 @@ def _the(model: ModelName) -> str:
 
 @dataclass(frozen=True)
 class Helped:
-    """Whether federation helped one site on one task. `kind` is "better", "worse" or "unclear"."""
+    """Whether federation helped one site on one task in one mode. `kind` is "better", "worse" or "unclear"."""
 
     site: str
     task: str
+    mode: Mode
     kind: str
     verdict: str
     detail: str
 
 
 def helped(summary: Summary) -> list[Helped]:
-    """A verdict for each site and task that was compared, worded from what a site could do on its own.
+    """A verdict for each task, mode and site that was compared, worded from what a site could do on its own.
 
     On its own a site can take the public base as it is, or go on training it alone. Federation helped where the shared
     encoder is clearly better than both; being better than one of them is said as just that.
     """
-    found: dict[tuple[str, str], dict[ModelName, Comparison]] = {}
+    found: dict[tuple[str, Mode, str], dict[ModelName, Comparison]] = {}
     for comparison in summary.comparisons:
-        found.setdefault((comparison.task, comparison.site), {})[comparison.against] = comparison
-    tasks = list(dict.fromkeys(task for task, _ in found))
-    order = [(task, site) for task in tasks for site in site_names(summary) if (task, site) in found]
-    return [Helped(site, task, *_verdict(found[task, site])) for task, site in order]
+        at = comparison.task, comparison.mode, comparison.site
+        found.setdefault(at, {})[comparison.against] = comparison
+    order = product(task_names(summary), modes(summary), site_names(summary))
+    return [Helped(at[2], at[0], at[1], *_verdict(found[at])) for at in order if at in found]
 
 
 def _verdict(against: dict[ModelName, Comparison]) -> tuple[str, str, str]:

@@ -5,9 +5,9 @@ import numpy as np
 from client.evaluation.compare import verdict
 from client.evaluation.metrics import paired_difference
 from client.evaluation.score import Predicted
+from client.tasks import LABEL
 from common.results import POOLED, TOGETHER
 from common.table import Difference, Setting
-from simulations.scoring import TASK
 from simulations.table.plan import TablePlan
 from simulations.table.score import Key, Scored, TableScorer
 
@@ -54,7 +54,7 @@ def _at(
             found.append(
                 Difference(
                     site=place,
-                    task=TASK,
+                    task=LABEL,
                     mode=key[1],
                     shots=n,
                     arm=row[0],

@@ -50,7 +50,7 @@ class _File(Section):
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A checked table; `common` is the plan that all arms have in common, under the first seed."""
+    """A checked table; `common` is what all arms have in common, with the objective of the first."""
 
     raw: dict[str, Any]
     common: StudyPlan
@@ -96,8 +96,7 @@ def load_table(path: Path) -> TablePlan:
         if arm.start is not None and arm.start not in seen:
             _refuse(path, f"arm {arm.name} starts from {arm.start}, which is no arm above it")
         seen.add(arm.name)
-    first = file.table.seeds[0]
-    plans = [_arm_plan(raw, arm, first, None, f"{path}, arm {arm.name}") for arm in file.arms]
+    plans = [_arm_plan(raw, arm, None, None, f"{path}, arm {arm.name}") for arm in file.arms]
     return TablePlan(raw, plans[0], file.table, file.arms)
 
 
@@ -105,11 +104,11 @@ def _refuse(path: Path, what: str) -> None:
     raise InputError("table-invalid", f"{path}: {what}.", "Mend the file.")
 
 
-def _arm_plan(raw: dict[str, Any], arm: ArmSection, seed: int, base: str | None, name: str) -> StudyPlan:
+def _arm_plan(raw: dict[str, Any], arm: ArmSection, seed: int | None, base: str | None, name: str) -> StudyPlan:
     sections = {key: value for key, value in raw.items() if key not in ("table", "arms")}
     if "objective" in sections:
         raise InputError("table-invalid", f"{name}: [objective] stands beside the arms.", "Give each arm its own.")
-    study = {**sections.get("study", {}), "seed": seed}
+    study = {**sections.get("study", {}), **({} if seed is None else {"seed": seed})}
     encoder = {**sections.get("encoder", {}), **({"base": base} if base else {})}
     changed = {key: {**sections.get(key, {}), **getattr(arm, key)} for key in ("training", "federation")}
     plan = {**sections, "study": study, "encoder": encoder, **changed, "objective": arm.objective}

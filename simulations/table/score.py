@@ -14,11 +14,12 @@ from client.evaluation.score import Predicted, score_frozen, score_majority, sco
 from client.evaluation.space import space
 from client.evaluation.task import TaskData, task_data
 from client.notes.store import NoteStore
+from client.tasks import LABEL
 from common.encoder import Encoder
 from common.files import new_file, write_text
 from common.results import POOLED, TOGETHER, Mode, ModelName, NotScored, TaskScore
 from common.table import Cell, Consumed, Setting, SiteSpace
-from simulations.scoring import TASK, patients
+from simulations.scoring import patients
 from simulations.table.cells import Model, Place
 from simulations.table.plan import TablePlan
 
@@ -59,7 +60,7 @@ class TableScorer:
             fewest = table.table.pooled_class_notes if name == POOLED else 8
             labels = store.column("label")
             train, dev, test = (labels[store.split_indices(split)] for split in ("train", "dev", "test"))
-            data = task_data(name, TASK, train, test, fewest, dev_labels=dev)
+            data = task_data(name, LABEL, train, test, fewest, dev_labels=dev)
             if isinstance(data, NotScored):
                 self.not_scored.append(data)
             else:
@@ -192,7 +193,7 @@ class TableScorer:
         names, counts = np.unique(truth, return_counts=True)
         score = TaskScore(
             site=TOGETHER,
-            task=TASK,
+            task=LABEL,
             model=name,
             mode=mode,
             n_train=len(train),

@@ -65,13 +65,18 @@ def own_share(make_plan: Callable[..., StudyPlan]) -> StudyPlan:
     return make_plan(federation={"share": "encoder", "rounds": 3}, training={"learning_rate": 1e-2})
 
 
+@pytest.mark.parametrize("objective", [{"kind": "mlm"}, {"kind": "declutr", "max_span": 30}])
 def test_a_site_describes_itself(
-    ask: Ask, sites: dict[str, Path], make_plan: Callable[..., StudyPlan], bases: dict[str, str]
+    ask: Ask,
+    sites: dict[str, Path],
+    make_plan: Callable[..., StudyPlan],
+    bases: dict[str, str],
+    objective: dict[str, Any],
 ) -> None:
-    plan = make_plan()
+    plan = make_plan(objective=objective)
     for name, folder in sites.items():
         facts = messages.read_facts(ask(folder, "query", plan))
-        assert facts == site_facts(name, open_site(folder).notes(load_tokenizer(bases["bert"])), 32)
+        assert facts == site_facts(name, open_site(folder).notes(load_tokenizer(bases["bert"])), plan)
 
 
 @pytest.mark.parametrize("share", ["encoder", "encoder+mlm-head"])
@@ -81,7 +86,7 @@ def test_an_update_passes_the_checks(
     plan = make_plan(federation={"share": share})
     start = base_tensors(plan)
     expected = {name: value.shape for name, value in start.items()}
-    said, update = messages.read_train_reply(ask(sites["northgate"], "train", plan), expected, 10_000)
+    said, update = messages.read_train_reply(ask(sites["northgate"], "train", plan), expected, 10_000, "mlm")
     own = open_site(sites["northgate"]).notes(load_tokenizer(plan.encoder.base))
     assert said.notes == len(own.split_indices("train")) and said.steps == 2 and said.tokens > 4 * 2
     assert 3 < said.loss < 9 and said.seconds > 0
@@ -164,11 +169,11 @@ def test_evaluation_has_the_heads_of_its_round(
     encoder.load(arrays)
     own = open_site(folder).notes(encoder.tokenizer)
     expected = held_out_loss(
-        encoder, make_objective(own_share, encoder.tokenizer), own, own_share.training,
+        encoder, make_objective(own_share, encoder.tokenizer, own), own, own_share.training,
         key=site_key(own_share.study.seed, "northgate"), most_notes=8,
     )  # fmt: skip
-    said = messages.read_evaluate_reply(ask(folder, "evaluate", own_share, number, arrays))
-    assert (said.loss, said.notes, said.tokens) == expected
+    said = messages.read_evaluate_reply(ask(folder, "evaluate", own_share, number, arrays), "mlm")
+    assert (said.loss, said.notes, said.tokens) == (expected.loss, expected.notes, expected.tokens)
 
 
 def test_a_site_that_diverged_comes_back(
@@ -316,4 +321,4 @@ def test_a_reply_without_what_was_asked_is_refused(
     ask: Ask, sites: dict[str, Path], make_plan: Callable[..., StudyPlan]
 ) -> None:
     with pytest.raises(BadReply, match="wrong keys"):
-        messages.read_train_reply(ask(sites["northgate"], "train", make_plan()), {"other": (1,)}, 10_000)
+        messages.read_train_reply(ask(sites["northgate"], "train", make_plan()), {"other": (1,)}, 10_000, "mlm")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from client.batching import Batches, epoch_batches
+from client.batching import Batches, PairedBatches, epoch_batches
 
 KEY = (3, 14, 0)
 
@@ -57,3 +57,77 @@ def test_long_and_short_batches_are_mixed() -> None:
     size = lengths(800)
     means = np.array([size[b].mean() for b in epoch_batches(size, 16, np.random.default_rng(1))])
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.4
+
+
+# Batches of pairs.
+
+SHARES = {0: 480, 1: 301, 2: 141, 3: 17, 4: 3, 5: 2, 6: 1, -1: 58}  # notes a class, as unequal as a hospital's
+
+
+def classes() -> np.ndarray:
+    every = np.concatenate([np.full(count, name) for name, count in SHARES.items()])
+    return np.random.default_rng(2).permutation(every)
+
+
+def paired(batch_size: int = 16) -> PairedBatches:
+    return PairedBatches(lengths(1003), batch_size, KEY, classes())
+
+
+def test_the_counts_are_as_many_as_the_lengths() -> None:
+    assert len(classes()) == len(lengths()) and classes()[:20].tolist() != sorted(classes()[:20])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 16, 4000])
+def test_an_epoch_of_pairs_visits_each_note_once(batch_size: int) -> None:
+    """In as many batches as without pairs, and of about one size, but for the threes of odd numbers."""
+    batches = paired(batch_size)
+    for epoch in range(3):
+        taken = [batches.at(epoch * batches.per_epoch + place) for place in range(batches.per_epoch)]
+        assert sorted(np.concatenate(taken).tolist()) == list(range(1003))
+        threes = sum(count % 2 for count in SHARES.values() if count > 1)
+        if batch_size > 2:
+            assert batches.per_epoch == -(-1003 // batch_size)
+        assert min(map(len, taken)) > 0 and max(map(len, taken)) <= max(2, batch_size + batch_size % 2) + threes
+        sizes = np.array([len(batch) for batch in taken])
+        assert (np.abs(sizes - 1003 / batches.per_epoch) > 2).sum() <= threes
+
+
+def test_whoever_has_a_partner_has_it_in_the_batch() -> None:
+    batches, of = paired(), classes()
+    for step in range(3 * batches.per_epoch):
+        batch = of[batches.at(step)].tolist()
+        assert all(batch.count(name) > 1 for name in batch if SHARES[name] > 1), step
+
+
+def test_partners_change_and_rare_classes_are_no_more_frequent_than_they_are() -> None:
+    batches, of = paired(), classes()
+    partners: set[frozenset[int]] = set()
+    rare = 0
+    for step in range(10 * batches.per_epoch):
+        batch = batches.at(step)
+        here = [int(i) for i in batch if of[i] == 4]
+        rare += len(here)
+        partners |= {frozenset(here)} if here else set()
+    assert rare == 10 * SHARES[4] and partners == {frozenset(np.flatnonzero(of == 4).tolist())}
+    first, second = (
+        {frozenset(batches.at(step + epoch * batches.per_epoch).tolist()) for step in range(batches.per_epoch)}
+        for epoch in (0, 1)
+    )
+    assert len(first & second) <= 1
+
+
+def test_a_step_of_pairs_depends_on_nothing_before_it() -> None:
+    unbroken = paired()
+    taken = [unbroken.at(step).tolist() for step in range(3 * unbroken.per_epoch)]
+    for step in (0, 1, unbroken.per_epoch - 1, unbroken.per_epoch, 2 * unbroken.per_epoch + 7):
+        assert paired().at(step).tolist() == taken[step]
+    other = PairedBatches(lengths(1003), 16, (3, 15, 0), classes())
+    assert other.at(0).tolist() != taken[0]
+
+
+def test_little_is_padded_in_pairs() -> None:
+    """More than where notes go by length alone, for a pair is seldom of one length; still less than at random."""
+    size, batches = lengths(1003), paired()
+    in_pairs = padded([batches.at(step) for step in range(batches.per_epoch)], size)
+    order = np.random.default_rng(1).permutation(1003)
+    assert in_pairs < padded([order[i : i + 16] for i in range(0, 1003, 16)], size) - 0.1

@@ -35,13 +35,13 @@ def files(folder: Path) -> list[str]:
 def test_the_newest_earlier_round_is_taken(tmp_path: Path, encoder: Encoder, before: int, taken: float | None) -> None:
     keep(tmp_path / "heads", encoder, 1, 4, 9)
     fill(encoder, -1.0)
-    assert load_heads(tmp_path / "heads", before, encoder, SHARE) is (taken is not None)
+    assert load_heads(tmp_path / "heads", before, encoder) is (taken is not None)
     assert head_values(encoder) == {-1.0 if taken is None else taken}
     assert {float(v) for p in encoder.shared(SHARE).values() for v in p.detach().unique()} == {-1.0}
 
 
 def test_a_site_without_any_says_so(tmp_path: Path, encoder: Encoder) -> None:
-    assert not load_heads(tmp_path / "heads", 5, encoder, SHARE)
+    assert not load_heads(tmp_path / "heads", 5, encoder)
 
 
 def test_three_are_kept(tmp_path: Path, encoder: Encoder) -> None:
@@ -55,7 +55,7 @@ def test_a_round_that_is_done_again_takes_its_place(tmp_path: Path, encoder: Enc
     fill(encoder, 90.0)
     save_heads(tmp_path, 9, encoder, SHARE)
     for before, value in ((10, 90.0), (9, 8.0), (11, 10.0)):
-        assert load_heads(tmp_path, before, encoder, SHARE) and head_values(encoder) == {value}
+        assert load_heads(tmp_path, before, encoder) and head_values(encoder) == {value}
 
 
 def test_only_what_stays_is_written(tmp_path: Path, encoder: Encoder) -> None:
@@ -66,6 +66,18 @@ def test_only_what_stays_is_written(tmp_path: Path, encoder: Encoder) -> None:
 def test_nothing_is_written_where_all_is_shared(tmp_path: Path, encoder: Encoder) -> None:
     save_heads(tmp_path / "heads", 1, encoder, "encoder+mlm-head")
     assert not (tmp_path / "heads").exists()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_category_head_is_kept_unless_it_travels(tmp_path: Path, encoder: Encoder, shared: bool) -> None:
+    encoder.set_categories(3, shared=shared)
+    fill(encoder, 2.0)
+    save_heads(tmp_path, 1, encoder, "encoder+mlm-head")
+    assert files(tmp_path) == ([] if shared else ["heads-000001.safetensors"])
+    encoder.set_categories(3, shared=shared)  # fresh, as in another process
+    assert load_heads(tmp_path, 2, encoder) is not shared
+    assert encoder.category_head is not None
+    assert encoder.category_head.weight.unique().tolist() == [0.0 if shared else 2.0]
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,4 +91,4 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, encoder: Encoder, monkeyp
     fill(encoder, 7.0)
     with pytest.raises(KeyboardInterrupt):
         save_heads(tmp_path, 1, encoder, SHARE)
-    assert load_heads(tmp_path, 2, encoder, SHARE) and head_values(encoder) == {1.0}
+    assert load_heads(tmp_path, 2, encoder) and head_values(encoder) == {1.0}

@@ -15,6 +15,7 @@ from client.notes.store import NoteStore, prepare
 from client.site import SITE_FILE, open_site, open_site_file, site_facts
 from common.encoder import load_tokenizer
 from common.errors import InputError
+from common.plan import StudyPlan
 
 GOOD = {"name": "A", "split_key": "00" * 16, "cache": "cache", "notes": {"source": "notes.jsonl"}}
 
@@ -107,18 +108,31 @@ def test_pickled_rows_are_never_run(
     assert not (tmp_path / "went-off").exists()
 
 
-@pytest.mark.parametrize("most", [16, 32, 100_000])
-def test_facts_are_counts(texts: list[str], tmp_path: Path, bases: dict[str, str], most: int) -> None:
+@pytest.mark.parametrize("most", [16, 32, 8192])
+def test_facts_are_counts(
+    texts: list[str], tmp_path: Path, bases: dict[str, str], make_plan: Callable[..., StudyPlan], most: int
+) -> None:
     """Of notes of which some are set aside, for a copy of them is a test note."""
     given = [(text, "test" if i % 3 else "dev") for i, text in enumerate(texts[:30])]
     rows = [{"text": text, "split": split} for text, split in [*given, *((text, "train") for text in texts[20:60])]]
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = NotesSource(source=str(tmp_path / "notes.jsonl"))
     notes = prepare(source, load_tokenizer(bases["bert"]), b"a key", tmp_path / "cache")
-    facts = site_facts("A", notes, most)
+    facts = site_facts("A", notes, make_plan(encoder={"max_length": most}))
     splits = [notes.column("split").tolist().count(split) for split in ("train", "dev", "test", "set-aside")]
     assert [facts.train, facts.dev, facts.test, facts.set_aside] == splits
     tokens = sum(
         min(len(notes.tokens(i)), most - 2) + 2 for i in range(len(notes)) if notes.column("split")[i] != "set-aside"
     )
     assert facts.set_aside >= 10 and facts.tokens == tokens and facts.name == "A"
+    longer = sum(len(notes.tokens(i)) > most - 2 for i in notes.split_indices("train"))
+    assert (facts.whole, facts.shortened, facts.too_short) == (facts.train - longer, longer, 0)
+
+
+def test_facts_say_what_the_objective_can_use(notes: NoteStore, make_plan: Callable[..., StudyPlan]) -> None:
+    """With four anchors, a span has at most an eighth of the note: 320 tokens for spans of 40, 240 for those of 30."""
+    objective = {"kind": "declutr", "anchors": 4, "min_span": 30, "max_span": 40}
+    facts = site_facts("A", notes, make_plan(encoder={"max_length": 64}, objective=objective))
+    lengths = [len(notes.tokens(i)) for i in notes.split_indices("train")]
+    expected = [sum(n >= 320 for n in lengths), sum(240 <= n < 320 for n in lengths), sum(n < 240 for n in lengths)]
+    assert [facts.whole, facts.shortened, facts.too_short] == expected and min(expected) > 0

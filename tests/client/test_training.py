@@ -12,20 +12,13 @@ import torch
 import client.training
 from client.batching import Batches
 from client.notes.store import NoteStore
+from client.objectives import Loss
 from client.objectives.mlm import Mlm
-from client.training import (
-    Trained,
-    held_out_loss,
-    make_optimiser,
-    rate_factor,
-    round_steps,
-    site_key,
-    tokenised,
-    train,
-)
+from client.training import Mean, Trained, held_out_loss, make_optimiser, rate_factor, site_key, train
 from common.encoder import Encoder, load_encoder
+from common.plan import StudyPlan
+from common.plan_sections import EncoderPlan, Study, Training
 from common.plan_sections import Mlm as MlmPlan
-from common.plan_sections import Training
 
 KEY = site_key(3, "Northgate")
 CPU = torch.device("cpu")
@@ -38,11 +31,16 @@ def plan(**settings: Any) -> Training:
     )
 
 
+def mlm(encoder: Encoder) -> Mlm:
+    study = StudyPlan(study=Study(name="test"), encoder=EncoderPlan(max_length=32))
+    return Mlm(study, MlmPlan(), encoder.tokenizer)
+
+
 def run(
     encoder: Encoder, notes: NoteStore, settings: Training, first: int = 0, steps: int = 4, **other: Any
 ) -> Trained:
-    objective = Mlm(MlmPlan(), encoder.tokenizer, 32)
-    keys = {"key": KEY, "total_steps": 8, "max_length": 32} | other
+    objective = mlm(encoder)
+    keys = {"key": KEY, "total_steps": 8} | other
     return train(encoder, objective, notes, settings, first_step=first, steps=steps, **keys)
 
 
@@ -107,25 +105,6 @@ def test_the_schedule_spans_the_rounds(encoder: Encoder, notes: NoteStore, monke
     assert list(dict.fromkeys(asked)) == [(step, 8) for step in range(8)]
 
 
-@pytest.mark.parametrize(
-    ("settings", "notes", "steps"),
-    [
-        ({"steps_per_round": 7}, 1000, 7),
-        ({"steps_per_round": None, "epochs_per_round": 1.0}, 17, 5),
-        ({"steps_per_round": None, "epochs_per_round": 0.5}, 16, 2),
-        ({"steps_per_round": None, "epochs_per_round": 0.001}, 16, 1),
-        ({"steps_per_round": None, "epochs_per_round": 3.0}, 16, 12),
-    ],
-)
-def test_steps_of_a_round(settings: dict[str, Any], notes: int, steps: int) -> None:
-    assert round_steps(plan(**settings), notes) == steps
-
-
-def test_an_epoch_is_an_epoch_whatever_the_notes() -> None:
-    settings = plan(steps_per_round=None, epochs_per_round=1.0)
-    assert all(round_steps(settings, n) == Batches(np.ones(n, int), 4, KEY).per_epoch for n in range(1, 50))
-
-
 def test_keys_name_a_site_and_a_seed() -> None:
     keys = {site_key(seed, site) for seed in (0, 1) for site in ("a", "b", "é")}
     assert len(keys) == 6 and site_key(0, "a") == site_key(0, "a")
@@ -176,7 +155,7 @@ def test_what_was_done_before_does_not_matter(encoder: Encoder, notes: NoteStore
     fresh = load_encoder(bases["bert"])
     start = weights(encoder)
     run(encoder, notes, plan(learning_rate=0.1), first=2, key=site_key(9, "other"))
-    held_out_loss(encoder, Mlm(MlmPlan(), encoder.tokenizer, 32), notes, plan(), key=KEY, most_notes=4)
+    held_out_loss(encoder, mlm(encoder), notes, plan(), key=KEY, most_notes=4)
     encoder.load(start)
     torch.manual_seed(99)
     np.random.seed(99)
@@ -214,24 +193,24 @@ def test_dropout_is_on_and_keyed(
 def test_the_global_generators_are_left_alone(encoder: Encoder, notes: NoteStore) -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     run(encoder, notes, plan())
-    held_out_loss(encoder, Mlm(MlmPlan(), encoder.tokenizer, 32), notes, plan(), key=KEY, most_notes=4)
+    held_out_loss(encoder, mlm(encoder), notes, plan(), key=KEY, most_notes=4)
     assert torch.equal(torch.get_rng_state(), torch_state) and np.array_equal(np.random.get_state()[1], numpy_state)
 
 
 def test_only_training_notes_are_read(encoder: Encoder, notes: NoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
-    def spy(store: NoteStore, index: int) -> Any:
+    def spy(self: Mlm, store: NoteStore, index: int) -> Any:
         read.append(int(index))
-        return tokenised(store, index)
+        return as_usual(self, store, index)
 
-    monkeypatch.setattr(client.training, "tokenised", spy)
+    as_usual = Mlm.read
+    monkeypatch.setattr(Mlm, "read", spy)
     count = len(notes.split_indices("train"))
-    settings = plan(batch_size=64, epochs_per_round=1.0, steps_per_round=None)
-    run(encoder, notes, settings, steps=round_steps(settings, count))
+    run(encoder, notes, plan(batch_size=64), steps=-(-count // 64))
     assert sorted(read) == notes.split_indices("train").tolist()
     read.clear()
-    held_out_loss(encoder, Mlm(MlmPlan(), encoder.tokenizer, 32), notes, plan(), key=KEY, most_notes=1000)
+    held_out_loss(encoder, mlm(encoder), notes, plan(), key=KEY, most_notes=1000)
     assert sorted(read) == notes.split_indices("dev").tolist()
 
 
@@ -266,25 +245,35 @@ def test_the_loss_falls(encoder: Encoder) -> None:
 
 
 def test_what_is_reported(encoder: Encoder, notes: NoteStore) -> None:
-    """The loss is the mean over predicted tokens of all steps: at a rate of nothing it can be computed beside it."""
+    """The loss is the mean over predicted tokens of all steps, not the mean of the steps' losses."""
     done: list[tuple[int, int]] = []
-    objective = Mlm(MlmPlan(), encoder.tokenizer, 32)
+    objective = mlm(encoder)
     sums: list[tuple[float, int, int]] = []
     loss = objective.loss
 
     def spy(*given: Any) -> Any:
-        total, count = loss(*given)
-        sums.append((float(total.detach()), count, given[1].tokens))
-        return total, count
+        found = loss(*given)
+        sums.append((float(found.mean.detach()) * found.terms, found.terms, given[1].tokens))
+        return found
 
     objective.loss = spy  # type: ignore[method-assign]
     trained = train(
-        encoder, objective, notes, plan(), key=KEY, first_step=0, steps=3, total_steps=8, max_length=32,
+        encoder, objective, notes, plan(), key=KEY, first_step=0, steps=3, total_steps=8,
         on_step=lambda n, of: done.append((n, of)),
     )  # fmt: skip
     assert done == [(1, 3), (2, 3), (3, 3)]
     assert trained.steps == 3 and trained.tokens == sum(tokens for *_, tokens in sums)
     assert trained.loss == pytest.approx(sum(total for total, *_ in sums) / sum(count for _, count, _ in sums))
+    assert trained.parts == {}
+
+
+def test_the_mean_weighs_batches_by_their_terms_and_parts_by_theirs() -> None:
+    mean = Mean(CPU)
+    mean.add(Loss(torch.tensor(2.0), 3, {"mlm": (torch.tensor(8.0), 4), "category": (torch.tensor(1.0), 1)}))
+    mean.add(Loss(torch.tensor(4.0), 1, {"mlm": (torch.tensor(1.0), 2)}))
+    assert mean.means() == (2.5, {"mlm": 1.5, "category": 1.0})
+    nothing, parts = Mean(CPU).means()
+    assert math.isnan(nothing) and parts == {}
 
 
 def test_a_large_proximal_term_holds_the_weights(notes: NoteStore, bases: dict[str, str]) -> None:
@@ -338,7 +327,7 @@ def _reference(
     encoder: Encoder, notes: NoteStore, settings: Training, steps: int, mu: float, optimiser: torch.optim.Optimizer
 ) -> None:
     """The same steps written out, with the loss that transformers computes."""
-    objective = Mlm(MlmPlan(), encoder.tokenizer, 32)
+    objective = mlm(encoder)
     tensors = encoder.tensors()
     start = weights(encoder)
     rows = notes.split_indices("train")
@@ -347,7 +336,7 @@ def _reference(
     with torch.random.fork_rng(devices=[]):
         for step in range(steps):
             torch.manual_seed(int(np.random.SeedSequence([*KEY, 2, step]).generate_state(1, np.uint64)[0]))
-            some = [tokenised(notes, i) for i in rows[batches.at(step)]]
+            some = [objective.read(notes, i) for i in rows[batches.at(step)]]
             t = objective.collate(some, np.random.default_rng([*KEY, 1, step])).tensors
             labels = torch.full_like(t["input_ids"], -100)
             labels.view(-1)[t["positions"]] = t["targets"]
@@ -406,56 +395,3 @@ def test_attention_is_put_back_after_an_error(encoder: Encoder, notes: NoteStore
     with pytest.raises(KeyboardInterrupt):
         run(encoder, notes, plan(precision="bfloat16"), on_step=fail)
     assert encoder.model.config._attn_implementation == attention
-
-
-# The held-out loss.
-
-
-@pytest.fixture
-def held_out(notes: NoteStore) -> Callable[..., tuple[float, int, int]]:
-    def measure(encoder: Encoder, most: int = 20, key: tuple[int, int] = KEY, store: NoteStore | None = None) -> Any:
-        objective = Mlm(MlmPlan(), encoder.tokenizer, 32)
-        return held_out_loss(encoder, objective, store or notes, plan(), key=key, most_notes=most)
-
-    return measure
-
-
-def test_the_held_out_loss_is_the_same_whenever_it_is_asked(
-    encoder: Encoder, held_out: Callable[..., Any], bases: dict[str, str]
-) -> None:
-    first = held_out(encoder)
-    encoder.model.train()
-    torch.manual_seed(7)
-    assert held_out(encoder) == first == held_out(load_encoder(bases["bert"]))
-    assert held_out(encoder, key=site_key(4, "other")) != first
-
-
-def test_dropout_does_not_touch_it(
-    make_base: Callable[..., Any], tmp_path: Any, encoder: Encoder, held_out: Callable[..., Any]
-) -> None:
-    still = load_encoder(str(make_base(tmp_path / "base", "bert", dropout=0.0)))
-    assert held_out(still) == held_out(encoder)
-
-
-def test_it_counts_notes_and_tokens(encoder: Encoder, notes: NoteStore, held_out: Callable[..., Any]) -> None:
-    dev = notes.split_indices("dev")
-    loss, count, tokens = held_out(encoder, most=1000)
-    assert count == len(dev) and 3 < loss < 9
-    assert tokens == int((np.minimum(notes.lengths[dev], 30) + 2).sum())
-    assert held_out(encoder, most=3)[1] == 3
-
-
-def test_it_changes_nothing(encoder: Encoder, held_out: Callable[..., Any]) -> None:
-    before = weights(encoder)
-    held_out(encoder)
-    assert equal(weights(encoder), before) and all(p.grad is None for p in encoder.tensors().values())
-
-
-def test_training_goes_on_after_it(encoder: Encoder, notes: NoteStore, held_out: Callable[..., Any]) -> None:
-    held_out(encoder)
-    run(encoder, notes, plan(), steps=1)
-
-
-def test_no_dev_notes_no_loss(encoder: Encoder, notes: NoteStore, held_out: Callable[..., Any]) -> None:
-    loss, count, tokens = held_out(encoder, store=notes.view(notes.split_indices("train")))
-    assert math.isnan(loss) and (count, tokens) == (0, 0)

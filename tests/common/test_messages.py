@@ -11,7 +11,7 @@ from common import messages
 from common.errors import FednotesError, InputError
 from common.messages import BadReply, EvaluateReply, TrainReply
 from common.plan import StudyPlan
-from common.results import SiteFacts
+from common.results import SiteFacts, Space
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32([1.5]), "empty": np.zeros(0, np.float32)}
@@ -19,6 +19,8 @@ MOST = 1000
 EXPECTED = {name: value.shape for name, value in TENSORS.items()}
 METRICS: dict[str, Any] = {"num-examples": 12, "steps": 3, "tokens": 99, "loss": 1.25, "seconds": 0.5}
 EVALUATED: dict[str, Any] = {"num-examples": 4, "tokens": 40, "loss": 2.5}
+FACTS = {"train": 30, "dev": 4, "test": 5, "set_aside": 1, "tokens": 999, "whole": 20, "shortened": 7, "too_short": 3}
+DETAILS = ConfigRecord({"part-mlm": 2.0, "part-contrastive": 0.5})
 
 MakeMessage = Callable[..., Message]
 
@@ -33,15 +35,24 @@ def train_reason(make_message: MakeMessage) -> Callable[..., str]:
 
     def reason(content: RecordDict | Error) -> str:
         with pytest.raises(BadReply) as caught:
-            messages.read_train_reply(Message(content, reply_to=make_message()), EXPECTED, MOST)
+            messages.read_train_reply(Message(content, reply_to=make_message()), EXPECTED, MOST, "declutr")
         assert SECRET not in str(caught.value)
         return str(caught.value)
 
     return reason
 
 
+def trained(tensors: ArrayRecord, **changed: Any) -> RecordDict:
+    """The records of a train reply, with some metrics changed."""
+    return RecordDict({"arrays": tensors, "metrics": MetricRecord(METRICS | changed), "details": DETAILS})
+
+
 def metrics(**changed: Any) -> RecordDict:
-    return RecordDict({"arrays": arrays(), "metrics": MetricRecord(METRICS | changed)})
+    return trained(arrays(), **changed)
+
+
+def evaluated(**changed: Any) -> RecordDict:
+    return RecordDict({"metrics": MetricRecord(EVALUATED | changed), "details": DETAILS})
 
 
 def test_arrays_survive() -> None:
@@ -97,7 +108,7 @@ def test_a_plan_that_is_not_valid_is_refused(make_plan: Callable[..., StudyPlan]
 
 
 def test_facts_survive(make_message: MakeMessage) -> None:
-    facts = SiteFacts(name="Saint Élise", train=30, dev=4, test=5, set_aside=1, tokens=999)
+    facts = SiteFacts(name="Saint Élise", **FACTS)
     assert messages.read_facts(messages.facts_reply(facts, make_message())) == facts
 
 
@@ -106,13 +117,7 @@ def test_facts_survive(make_message: MakeMessage) -> None:
     [
         RecordDict(),
         RecordDict({"config": ConfigRecord({"name": "a"})}),
-        RecordDict(
-            {
-                "config": ConfigRecord(
-                    {"name": SECRET, "train": "many", "dev": 1, "test": 1, "set_aside": 0, "tokens": 1}
-                )
-            }
-        ),
+        RecordDict({"config": ConfigRecord(FACTS | {"name": SECRET, "train": "many"})}),
         RecordDict({"other": ConfigRecord({})}),
     ],
     ids=["nothing", "a part", "no number", "another key"],
@@ -122,23 +127,67 @@ def test_malformed_facts_are_refused(make_message: MakeMessage, content: RecordD
         messages.read_facts(Message(content, reply_to=make_message()))
 
 
-def test_a_train_reply_survives(make_message: MakeMessage) -> None:
-    sent = TrainReply(notes=12, steps=3, tokens=99, loss=1.25, seconds=0.5)
-    said, tensors = messages.read_train_reply(messages.train_reply(sent, TENSORS, make_message()), EXPECTED, MOST)
+@pytest.mark.parametrize(("objective", "parts"), messages.PARTS.items())
+def test_a_train_reply_survives(make_message: MakeMessage, objective: str, parts: tuple[str, ...]) -> None:
+    sent = TrainReply(12, steps=3, tokens=99, loss=1.25, seconds=0.5, parts=dict.fromkeys(parts, 0.1))
+    reply = messages.train_reply(sent, TENSORS, make_message())
+    said, tensors = messages.read_train_reply(reply, EXPECTED, MOST, objective)
     assert said == sent and set(tensors) == set(TENSORS)
     assert all(np.array_equal(tensors[n], TENSORS[n]) and tensors[n].dtype == np.float32 for n in TENSORS)
 
 
-def test_an_evaluate_reply_survives(make_message: MakeMessage) -> None:
-    sent = EvaluateReply(loss=2.5, notes=4, tokens=40)
-    assert messages.read_evaluate_reply(messages.evaluate_reply(sent, make_message())) == sent
+@pytest.mark.parametrize("space", [None, Space(notes=9), Space(notes=9, within=0.5, cka_local=-0.25)])
+@pytest.mark.parametrize("parts", [{}, {"mlm": 2.0}, {"mlm": 2.0, "contrastive": 0.5}])
+def test_an_evaluate_reply_survives(make_message: MakeMessage, parts: dict[str, float], space: Space | None) -> None:
+    sent = EvaluateReply(loss=2.5, notes=4, tokens=40, parts=parts, space=space)
+    assert messages.read_evaluate_reply(messages.evaluate_reply(sent, make_message()), "declutr") == sent
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"part-category": 1.0},
+        {"part-": 1.0},
+        {"mlm": 1.0},
+        {SECRET: 1.0},
+        {"part-mlm": SECRET},
+        {"part-mlm": float("nan")},
+        {"part-mlm": float("inf")},
+        {"part-mlm": [1.0, 2.0]},
+        {"part-mlm": b"bytes"},
+        {"space-notes": float("nan")},
+        {"space-other": 1.0},
+    ],
+    ids=str,
+)
+def test_details_that_are_not_the_expected_numbers_are_refused(
+    make_message: MakeMessage, train_reason: Callable[..., str], details: dict[str, Any]
+) -> None:
+    """The objective is declutr: what another one would say is as wrong as words."""
+    record = ConfigRecord(details)
+    assert train_reason(RecordDict({**metrics(), "details": record})) == "its details are not the expected numbers"
+    with pytest.raises(BadReply, match=r"^its details are not the expected numbers$"):
+        reply = Message(RecordDict({**evaluated(), "details": record}), reply_to=make_message())
+        messages.read_evaluate_reply(reply, "declutr")
+
+
+@pytest.mark.parametrize("figures", [{"space-within": 0.5}, {"space-notes": 1.5}])
+def test_malformed_figures_of_the_space_are_refused(make_message: MakeMessage, figures: dict[str, float]) -> None:
+    reply = Message(RecordDict({**evaluated(), "details": ConfigRecord(figures)}), reply_to=make_message())
+    with pytest.raises(BadReply, match=r"^its figures of the embedding space are malformed$"):
+        messages.read_evaluate_reply(reply, "declutr")
 
 
 @pytest.mark.parametrize("read", ["read_facts", "read_evaluate_reply", "read_train_reply"])
 def test_an_error_is_a_reason(make_message: MakeMessage, read: str) -> None:
     def reason(reply: Message) -> str:
         with pytest.raises(BadReply) as caught:
-            getattr(messages, read)(reply, *([EXPECTED, MOST] if read == "read_train_reply" else []))
+            arguments = {
+                "read_facts": (),
+                "read_evaluate_reply": ("declutr",),
+                "read_train_reply": (EXPECTED, MOST, "declutr"),
+            }
+            getattr(messages, read)(reply, *arguments[read])
         return str(caught.value)
 
     assert reason(messages.error_reply("too-few-notes", make_message())) == "the site reports too-few-notes"
@@ -155,47 +204,46 @@ def test_an_error_is_a_reason(make_message: MakeMessage, read: str) -> None:
         (RecordDict(), "its records are not"),
         (RecordDict({"arrays": arrays()}), "its records are not"),
         (RecordDict({"metrics": MetricRecord(METRICS)}), "its records are not"),
-        (RecordDict({"arrays": arrays(), "more": arrays(), "metrics": MetricRecord(METRICS)}), "its records are not"),
+        (RecordDict({**metrics(), "more": arrays()}), "its records are not"),
+        (RecordDict({**metrics(), "m": MetricRecord({})}), "its records are not"),
+        (RecordDict({SECRET: arrays(), "metrics": MetricRecord(METRICS), "details": DETAILS}), "its records are not"),
+        (RecordDict({"arrays": arrays(), "metrics": MetricRecord(METRICS)}), "its details are missing or unknown"),
+        (RecordDict({**metrics(), "more": ConfigRecord({})}), "its details are missing or unknown"),
         (
-            RecordDict({"arrays": arrays(), "metrics": MetricRecord(METRICS), "m": MetricRecord({})}),
-            "its records are not",
-        ),
-        (RecordDict({SECRET: arrays(), "metrics": MetricRecord(METRICS)}), "its records are not"),
-        (
-            RecordDict({"arrays": arrays(extra=np.zeros(1, np.float32)), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(extra=np.zeros(1, np.float32))),
             "wrong keys: 1",
         ),
         (
-            RecordDict({"arrays": ArrayRecord({"a": Array(TENSORS["a"])}), "metrics": MetricRecord(METRICS)}),
+            trained(ArrayRecord({"a": Array(TENSORS["a"])})),
             "wrong keys: 2",
         ),
-        (RecordDict({"arrays": ArrayRecord(), "metrics": MetricRecord(METRICS)}), "wrong keys: 3"),
+        (trained(ArrayRecord()), "wrong keys: 3"),
         (
-            RecordDict({"arrays": arrays(b=TENSORS["b"].T), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(b=TENSORS["b"].T)),
             "wrong shape: tensor b has (3, 2)",
         ),
         (
-            RecordDict({"arrays": arrays(a=np.array(1.5, np.float32)), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(a=np.array(1.5, np.float32))),
             "wrong shape: tensor a has ()",
         ),
         (
-            RecordDict({"arrays": arrays(a=np.float64([1.5])), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(a=np.float64([1.5]))),
             "wrong type: tensor a is float64",
         ),
         (
-            RecordDict({"arrays": arrays(a=np.float16([1.5])), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(a=np.float16([1.5]))),
             "wrong type: tensor a is float16",
         ),
         (
-            RecordDict({"arrays": arrays(a=np.int32([1])), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(a=np.int32([1]))),
             "wrong type: tensor a is int32",
         ),
         (
-            RecordDict({"arrays": arrays(a=np.float32([np.nan])), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(a=np.float32([np.nan]))),
             "not finite: tensor a",
         ),
         (
-            RecordDict({"arrays": arrays(a=np.float32([-np.inf])), "metrics": MetricRecord(METRICS)}),
+            trained(arrays(a=np.float32([-np.inf]))),
             "not finite: tensor a",
         ),
         (metrics(**{"num-examples": 0}), "its number of notes is 0"),
@@ -208,7 +256,7 @@ def test_an_error_is_a_reason(make_message: MakeMessage, read: str) -> None:
         (metrics(extra=1.0), "its metrics are not the expected ones"),
         (metrics(**{SECRET: 1.0}), "its metrics are not the expected ones"),
         (
-            RecordDict({"arrays": arrays(), "metrics": MetricRecord({"num-examples": 3})}),
+            RecordDict({"arrays": arrays(), "metrics": MetricRecord({"num-examples": 3}), "details": DETAILS}),
             "its metrics are not the expected ones",
         ),
     ],
@@ -222,7 +270,7 @@ def test_a_train_reply_that_a_round_cannot_use_is_refused(
 def test_an_array_that_cannot_be_read_is_refused(train_reason: Callable[..., str]) -> None:
     record = arrays()
     record["a"] = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=SECRET.encode())
-    reason = train_reason(RecordDict({"arrays": record, "metrics": MetricRecord(METRICS)}))
+    reason = train_reason(trained(record))
     assert reason == "tensor a cannot be read"
 
 
@@ -238,7 +286,7 @@ def test_a_pickled_array_is_never_run(train_reason: Callable[..., str], tmp_path
     np.save(stream, np.array([Bomb()], dtype=object), allow_pickle=True)
     record = arrays()
     record["a"] = Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=stream.getvalue())
-    assert train_reason(RecordDict({"arrays": record, "metrics": MetricRecord(METRICS)})) == "tensor a cannot be read"
+    assert train_reason(trained(record)) == "tensor a cannot be read"
     assert not (tmp_path / "went-off").exists()
 
 
@@ -251,14 +299,15 @@ def test_a_count_that_is_too_large_is_refused(train_reason: Callable[..., str]) 
     ("content", "told"),
     [
         (RecordDict(), "its records are not one of metrics"),
-        (RecordDict({"metrics": MetricRecord(EVALUATED), "m": MetricRecord({})}), "its records are not one of metrics"),
-        (RecordDict({"metrics": MetricRecord(EVALUATED | {"x": 1})}), "its metrics are not the expected ones"),
-        (RecordDict({"metrics": MetricRecord(EVALUATED | {"loss": float("inf")})}), "its loss is not a finite number"),
-        (RecordDict({"metrics": MetricRecord(EVALUATED | {"loss": [1.0]})}), "its loss is not a finite number"),
+        (RecordDict({**evaluated(), "m": MetricRecord({})}), "its records are not one of metrics"),
+        (evaluated(x=1), "its metrics are not the expected ones"),
+        (evaluated(loss=float("inf")), "its loss is not a finite number"),
+        (evaluated(loss=[1.0]), "its loss is not a finite number"),
+        (RecordDict({"metrics": MetricRecord(EVALUATED)}), "its details are missing or unknown"),
     ],
 )
 def test_an_evaluate_reply_that_says_nothing_is_refused(
     make_message: MakeMessage, content: RecordDict, told: str
 ) -> None:
     with pytest.raises(BadReply, match=told):
-        messages.read_evaluate_reply(Message(content, reply_to=make_message()))
+        messages.read_evaluate_reply(Message(content, reply_to=make_message()), "declutr")

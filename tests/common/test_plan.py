@@ -124,6 +124,7 @@ def test_the_hash_is_blind_to_order_and_to_defaults_written_out() -> None:
         ("study", {"seed": 1}),
         ("encoder", {"base": "other"}),
         ("encoder", {"max_length": 255}),
+        ("encoder", {"long_notes": "windows"}),
         ("objective", {"mask_probability": 0.16}),
         ("objective", {"whole_word": True}),
         ("training", {"steps_per_round": 1}),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, Context, Error, Message, RecordDict
 
 import client.app
 from client.app import SITE_FOLDER
@@ -175,9 +175,7 @@ def turned(reply: Message, message: Message) -> Message:
     content = reply.content
     tensors = messages.from_arrays(content.array_records["arrays"])
     back = messages.to_arrays(dict(reversed(tensors.items())))
-    return Message(
-        RecordDict({"arrays": back, "metrics": MetricRecord(dict(content.metric_records["metrics"]))}), reply_to=message
-    )
+    return Message(RecordDict({**content, "arrays": back}), reply_to=message)
 
 
 FAULTS = [
@@ -203,7 +201,8 @@ def test_a_whole_study(make_study: Callable[..., Study], bases: dict[str, str]) 
     assert state == study.kept[0] and state.round == 2 and state.left_out_sites == {}
     assert [f.name for f in state.sites] == NAMES
     assert state.sites == [
-        site_facts(f.name, open_site(p).notes(tokenizer), 32) for f, p in zip(state.sites, study.sites, strict=True)
+        site_facts(f.name, open_site(p).notes(tokenizer), study.plan)
+        for f, p in zip(state.sites, study.sites, strict=True)
     ]
     assert [(r.number, r.attempts) for r in state.rounds] == [(0, 1), (1, 1), (2, 1)]
     assert state.rounds[0].sites == [] and all(set(r.held_out) == set(NAMES) for r in state.rounds)

@@ -1,8 +1,6 @@
-"""A small federation as a user has it: a plan, a file of notes, and the `fednotes` command in its own process."""
+"""A small federation as a user has it: a plan, and a file of notes."""
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,29 +11,6 @@ from client.notes.source import NotesSource
 from common.plan import StudyPlan, plan_to_toml
 
 Fednotes = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """No hub and one thread, so that tests are quick; a cache that tests share."""
-    cache = tmp_path_factory.mktemp("user-cache")
-    return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "FEDNOTES_CACHE": str(cache), "COLUMNS": "120"}
-
-
-@pytest.fixture
-def command() -> list[str]:
-    return [sys.executable, "-m", "fednotes"]
-
-
-@pytest.fixture
-def fednotes(environment: dict[str, str], command: list[str], tmp_path: Path) -> Fednotes:
-    """Run the command in an empty folder; returns what it printed and its exit code."""
-
-    def run(*arguments: object, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        line = [*command, *map(str, arguments)]
-        return subprocess.run(line, env=environment, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
-
-    return run
 
 
 @pytest.fixture

@@ -20,7 +20,16 @@ def test_compare_leaves_all_that_it_promises(fednotes: Fednotes, plan_file: Plan
     write_jsonl(tmp_path / "notes.jsonl.gz", notes=1500, hospitals=3)
     run = tmp_path / "run"
     done = fednotes(
-        "compare", plan_file(), "--notes", "notes.jsonl.gz", "--split-by", "site", "--out", run, "--embedding-map"
+        "compare",
+        plan_file(),
+        "--notes",
+        "notes.jsonl.gz",
+        "--split-by",
+        "site",
+        "--out",
+        run,
+        "--embedding-map",
+        "pca",
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.strip().splitlines()) <= 15

@@ -123,7 +123,7 @@ def test_without_dev_notes_a_part_of_the_train_notes_stops_it(
     monkeypatch.setattr(module._Classifier, "forward", spy)
     tuned = tune(encoder, bert, data)
     held = held_out(data.train_labels, 0)
-    assert held.sum() == 9 and learned == set(train.rows[~held].tolist())
+    assert held.sum() == 15 and learned == set(train.rows[~held].tolist())
     assert tuned.history and macro_f1(data.test_labels, tuned.labels) > 0.85
 
 
@@ -138,15 +138,18 @@ def test_a_few_dev_notes_or_one_class_of_them_stop_nothing(encoder: Encoder, ber
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_classes_too_small_for_that_go_through_all_epochs(
+def test_small_classes_and_none_for_dev_go_through_all_epochs(
     encoder: Encoder, bert: NoteStore, data: TaskData, mode: str
 ) -> None:
-    """One note of each class, and one more of the first."""
+    """Of one class two notes, of the others one; and enough of each, but no early stopping."""
     train, dev, _ = parts(bert, data)
     few, none = Labelled(train.rows[:4], train.labels[:4]), Labelled(dev.rows[:0], dev.labels[:0])
-    tuned = tune(encoder, bert, data, train=few, dev=none, mode=mode)
-    assert tuned.history == [] and tuned.epoch == EVALUATION.tuning_epochs
-    assert set(tuned.classes) == set(data.train_labels) and tuned.scores.shape == (30, 3)
+    for tuned in (
+        tune(encoder, bert, data, train=few, dev=none, mode=mode),
+        tune(encoder, bert, data, dev=None, mode=mode),
+    ):
+        assert tuned.history == [] and tuned.epoch == EVALUATION.tuning_epochs
+        assert set(tuned.classes) == set(data.train_labels) and tuned.scores.shape == (30, 3)
 
 
 def test_the_test_notes_are_read_once_at_the_end(

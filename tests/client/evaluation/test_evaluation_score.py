@@ -164,9 +164,9 @@ def test_a_tuned_encoder_is_scored_on_the_draws_of_the_frozen_curve(bases, task_
     given = []
 
     def spy(encoder, notes, train, dev, test, **settings):
-        given.append((train.rows.tolist(), len(dev.rows), settings["seed"]))
+        given.append((train.rows.tolist(), None if dev is None else len(dev.rows), settings["seed"]))
         assert (notes.column("label")[train.rows] == train.labels).all()
-        assert (notes.column("label")[dev.rows] == dev.labels).all()
+        assert dev is None or (notes.column("label")[dev.rows] == dev.labels).all()
         assert (test == notes.split_indices("test")[data.test_rows]).all()
         return fine_tune(encoder, notes, train, dev, test, **settings)
 
@@ -174,8 +174,8 @@ def test_a_tuned_encoder_is_scored_on_the_draws_of_the_frozen_curve(bases, task_
     score, predicted = score_tuned(data, "federated", mode, encoder, store, **TUNED)
     train = store.split_indices("train")[data.train_rows]
     drawn = [train[draw(data.train_labels, 4, 3, number)].tolist() for number in range(5)]
-    assert given == [(train.tolist(), 18, 3), *((rows, 0, 3 + number) for number, rows in enumerate(drawn))]
-    assert (score.model, score.mode, score.n_train, score.n_test) == ("federated", mode, 60, 30)
+    assert given == [(train.tolist(), 18, 3), *((rows, None, 3 + number) for number, rows in enumerate(drawn))]
+    assert (score.model, score.mode, score.n_train, score.n_test) == ("federated", mode, 102, 30)
     assert score.macro_f1.value == pytest.approx(macro_f1(data.test_labels, predicted.full)) and score.auroc is not None
     assert [few.shots for few in score.few_shot] == [4] == list(predicted.draws)
     assert predicted.draws[4].shape == (5, 30)

@@ -1,5 +1,6 @@
 """Masked language modelling: METHOD section 1.2, counted on large samples and held against transformers."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,17 +12,21 @@ import torch
 from client.notes.store import NoteStore
 from client.objectives import Batch, TokenisedNote, make_objective
 from client.objectives.mlm import Mlm
-from client.training import tokenised
 from common.encoder import Encoder, load_encoder
 from common.plan import StudyPlan
+from common.plan_sections import EncoderPlan, Study
 from common.plan_sections import Mlm as MlmPlan
 
 MAX = 32
 
 
+def study(max_length: int = MAX) -> StudyPlan:
+    return StudyPlan(study=Study(name="test"), encoder=EncoderPlan(max_length=max_length))
+
+
 @pytest.fixture
 def mlm(encoder: Encoder) -> Callable[..., Mlm]:
-    return lambda max_length=MAX, **plan: Mlm(MlmPlan(**plan), encoder.tokenizer, max_length)
+    return lambda max_length=MAX, **plan: Mlm(study(max_length), MlmPlan(**plan), encoder.tokenizer)
 
 
 def note(n: int, start: int = 5, words: int = 1) -> TokenisedNote:
@@ -165,8 +170,8 @@ def test_notes_of_one_token_give_a_term(mlm: Callable[..., Mlm], encoder: Encode
     for draw in range(30):
         batch = mlm(whole_word=whole_word).collate([note(1), note(1)], np.random.default_rng(draw))
         assert 1 <= len(batch.tensors["targets"]) <= 2 and (original(batch)[:, 1] == 5).all()
-        total, count = mlm().loss(encoder, batch)
-        assert count == len(batch.tensors["targets"]) and total.isfinite()
+        loss = mlm().loss(encoder, batch)
+        assert loss.terms == len(batch.tensors["targets"]) and loss.mean.isfinite() and loss.parts == {}
 
 
 @pytest.mark.parametrize("whole_word", [False, True])
@@ -175,8 +180,8 @@ def test_the_loss_is_that_of_transformers(
 ) -> None:
     encoder = load_encoder(bases[family])
     encoder.model.eval()
-    objective = Mlm(MlmPlan(whole_word=whole_word, mask_probability=0.3), encoder.tokenizer, MAX)
-    notes = [tokenised(stores[family], i) for i in range(6)] + [
+    objective = Mlm(study(), MlmPlan(whole_word=whole_word, mask_probability=0.3), encoder.tokenizer)
+    notes = [objective.read(stores[family], i) for i in range(6)] + [
         TokenisedNote(np.array([9, 10]), np.array([True, True]))
     ]
     batch = objective.collate(notes, np.random.default_rng(0))
@@ -184,21 +189,21 @@ def test_the_loss_is_that_of_transformers(
     labels = torch.full_like(t["input_ids"], -100)
     labels.view(-1)[t["positions"]] = t["targets"]
     with torch.no_grad():
-        total, count = objective.loss(encoder, batch)
+        loss = objective.loss(encoder, batch)
         theirs = encoder.model(input_ids=t["input_ids"], attention_mask=t["attention_mask"], labels=labels).loss
-    assert count == int((labels != -100).sum()) > 20
-    assert abs(float(total) / count - float(theirs)) < 1e-5
+    assert loss.terms == int((labels != -100).sum()) > 20
+    assert abs(float(loss.mean) - float(theirs)) < 1e-5
 
 
 def test_the_gradient_is_that_of_transformers(encoder: Encoder, stores: dict[str, NoteStore]) -> None:
     encoder.model.eval()
-    objective = Mlm(MlmPlan(), encoder.tokenizer, MAX)
-    batch = objective.collate([tokenised(stores["bert"], i) for i in range(6)], np.random.default_rng(0))
+    objective = Mlm(study(), MlmPlan(), encoder.tokenizer)
+    batch = objective.collate([objective.read(stores["bert"], i) for i in range(6)], np.random.default_rng(0))
     t = batch.tensors
     labels = torch.full_like(t["input_ids"], -100)
     labels.view(-1)[t["positions"]] = t["targets"]
-    total, count = objective.loss(encoder, batch)
-    (total / count).backward()
+    returned = objective.backward(encoder, batch, contextlib.nullcontext)
+    assert returned.mean.isfinite() and returned.terms == len(t["targets"])
     ours = {n: p.grad.clone() for n, p in encoder.tensors().items() if p.grad is not None}
     encoder.model.zero_grad()
     encoder.model(input_ids=t["input_ids"], attention_mask=t["attention_mask"], labels=labels).loss.backward()
@@ -210,15 +215,17 @@ def test_the_notes_of_a_site_start_and_end_as_the_tokeniser_does(
     bases: dict[str, str], stores: dict[str, NoteStore], family: str
 ) -> None:
     encoder, store = load_encoder(bases[family]), stores[family]
-    objective = Mlm(MlmPlan(), encoder.tokenizer, MAX)
+    objective = Mlm(study(), MlmPlan(), encoder.tokenizer)
     for i in range(4):
-        row = original(objective.collate([tokenised(store, i)], np.random.default_rng(0), cut=True))[0]
+        row = original(objective.collate([objective.read(store, i)], np.random.default_rng(0), cut=True))[0]
         whole = encoder.tokenizer(store.text(i), truncation=True, max_length=MAX)["input_ids"]
         assert row.tolist() == whole
 
 
-def test_the_plan_chooses_the_objective(make_plan: Callable[..., StudyPlan], encoder: Encoder) -> None:
+def test_the_plan_chooses_the_objective(
+    make_plan: Callable[..., StudyPlan], encoder: Encoder, notes: NoteStore
+) -> None:
     settings: dict[str, Any] = {"whole_word": True, "mask_probability": 0.2}
-    objective = make_objective(make_plan(objective=settings, encoder={"max_length": 40}), encoder.tokenizer)
+    objective = make_objective(make_plan(objective=settings, encoder={"max_length": 40}), encoder.tokenizer, notes)
     assert isinstance(objective, Mlm) and objective.max_length == 40
     assert (objective.plan.whole_word, objective.plan.mask_probability) == (True, 0.2)

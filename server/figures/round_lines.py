@@ -1,0 +1,42 @@
+"""Lines over the rounds of a run, one a site."""
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+
+from common.results import Summary
+from server.figures.style import axis, figure, marks, plain, site_names
+
+Point = tuple[float, str]  # a value, and what it says when it is pointed at
+
+
+def round_lines(
+    summary: Summary, points: Mapping[str, Mapping[int, Point]], y_title: str, height: int = 380
+) -> go.Figure:
+    """Values by site and round. A round without a value is a gap in the line, never drawn over."""
+    names = site_names(summary)
+    looks = marks(names)
+    rounds = sorted({number for line in points.values() for number in line})
+    traces = []
+    for site in (name for name in names if name in points):
+        look, line = looks[site], points[site]
+        traces.append(
+            go.Scatter(
+                name=plain(site, 40),
+                legendgroup=site,
+                x=rounds,
+                y=[line[number][0] if number in line else None for number in rounds],
+                mode="lines+markers",
+                line={"color": look.colour, "dash": look.dash, "width": 2},
+                marker={"symbol": look.symbol, "size": 8 if len(rounds) <= 12 else 4},
+                hovertext=[
+                    f"{plain(site, 60)}, round {number}<br>{line[number][1]}" if number in line else ""
+                    for number in rounds
+                ],
+                hoverinfo="text",
+            )
+        )
+    ticks = {"dtick": 1} if len(rounds) <= 12 else {"nticks": 12, "tickformat": "d"}
+    span = [rounds[0] - 0.3, rounds[-1] + 0.3] if rounds else None
+    x_title = "round (0 is the base)" if rounds and rounds[0] == 0 else "round"
+    return figure(traces, height, xaxis=axis(x_title, showgrid=False, range=span, **ticks), yaxis=axis(y_title))
