@@ -11,6 +11,7 @@ from pathlib import Path
 
 import client.app
 import server.app
+from client.notes.split import seeded_key
 from client.notes.store import NoteStore, prepare
 from client.site import open_site, site_facts
 from common.encoder import Encoder, load_tokenizer
@@ -31,7 +32,7 @@ from simulations.run_folder import (
     new_run,
 )
 from simulations.scoring import Scorer
-from simulations.setup import Wish, check_base, set_up, site_log, split_key
+from simulations.setup import Wish, check_base, set_up, site_log
 
 
 def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
@@ -66,7 +67,7 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     began = time.perf_counter()
     plan, setup, sites = run.plan, run.setup, run.sites
     tokenizer = load_tokenizer(plan.encoder.base)
-    if prepare(setup.notes, tokenizer, split_key(plan), setup.cache).digest != setup.digest:
+    if prepare(setup.notes, tokenizer, seeded_key(plan.study.seed), setup.cache).digest != setup.digest:
         raise InputError("notes-changed", "The notes are not those that the run began with.", "Start a new run.")
     opened = {name: open_site(folder) for name, folder in sites.items()}
     notes = {name: site.notes(tokenizer) for name, site in opened.items()}

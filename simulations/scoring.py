@@ -180,7 +180,7 @@ class Scorer:
             if text not in vectors:
                 vectors[text] = self._embed(store, train), self._embed(store, test)
             sides = vectors[text]
-        groups = patients(store, train)
+        groups = store.patients()[train]
         return score_frozen(
             task.data, model, *sides, shots=settings.shots, seeds=settings.seeds, seed=seed, groups=groups
         )
@@ -204,9 +204,3 @@ def _site_task(site: Site, name: str, notes: NoteStore, encoder: Encoder) -> _Si
     train, dev, test = (labels[opened.notes.split_indices(split)] for split in ("train", "dev", "test"))
     data = task_data(site.name, name, train, test, dev_labels=dev, metric=opened.task.metric)
     return data if isinstance(data, NotScored) else _SiteTask(data, opened)
-
-
-def patients(store: NoteStore, rows: np.ndarray) -> np.ndarray:
-    """The patient of each note; a note without one is a patient of its own."""
-    patients = store.column("patient")[rows]
-    return np.array([f"n{row}" if p is None else f"p{p}" for row, p in zip(rows, patients, strict=True)])

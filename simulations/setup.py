@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.notes.source import Columns, NotesSource
+from client.notes.split import seeded_key
 from client.notes.store import default_cache, prepare
 from client.site import Policy, SiteConfig
 from client.tasks import Task
@@ -67,7 +68,7 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> Non
     elif not source.is_database:  # the sites' files name it from their own folders
         source = source.model_copy(update={"source": str(Path(source.source).resolve())})
     cache = (wish.cache or default_cache()).resolve()
-    key = split_key(plan)
+    key = seeded_key(plan.study.seed)
     notes = prepare(
         source,
         load_tokenizer(plan.encoder.base),
@@ -121,11 +122,6 @@ def site_log(run: RunFolder) -> Iterator[None]:
         log.removeHandler(handler)
         log.propagate = True
         handler.close()
-
-
-def split_key(plan: StudyPlan) -> bytes:
-    """A simulation has no secret to keep: the study's seed keys the split of patients, so that it can be repeated."""
-    return f"fednotes split {plan.study.seed}".encode()
 
 
 _STAGES = {

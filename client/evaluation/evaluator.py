@@ -73,7 +73,7 @@ class Evaluator:
         self._names = list(task_names(site, own) if settings.tasks is None else settings.tasks) or [LABEL]
         self._missing: dict[str, NotScored] = {}
         self._rows = {split: own.split_indices(split) for split in SPLITS}
-        self._patients = _patients(own)
+        self._patients = own.patients()
         self._categories = own.column("category")
         self._opened = self._open(own, tokenizer)
         self._labels = {name: task.notes.column("label") for name, task in self._opened.items()}
@@ -256,9 +256,3 @@ class _Vectors:
 
     def of(self, positions: np.ndarray) -> np.ndarray:
         return self.vectors[np.searchsorted(self.positions, positions)]
-
-
-def _patients(notes: NoteStore) -> np.ndarray:
-    """The patient of each note; a note without one is a patient of its own."""
-    patients = notes.column("patient")
-    return np.array([f"n{place}" if name is None else f"p{name}" for place, name in enumerate(patients)])

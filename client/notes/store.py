@@ -185,6 +185,11 @@ class NoteStore:
             return _values(values)[self.rows]
         return _values(values.take(pa.array(self.rows)))
 
+    def patients(self) -> NDArray:
+        """Names the patient of each note, (n,) of strings; a note without one is a patient of its own."""
+        known = self.column("patient")
+        return np.array([f"n{row}" if p is None else f"p{p}" for row, p in zip(self.rows, known, strict=True)])
+
     def split_indices(self, split: str) -> NDArray[np.int64]:
         """Positions of the notes of a split: "train", "dev", "test" or "set-aside"."""
         if "split" in self._given:

@@ -2,7 +2,7 @@
 
 from typing import get_args
 
-from common.results import Estimate, FewShot, Metric, Mode, ModelName, Summary, TaskScore
+from common.results import Comparison, Estimate, FewShot, Metric, Mode, ModelName, Summary, TaskScore
 
 METRIC_LABELS: dict[Metric, str] = {"macro-f1": "macro-F1", "accuracy": "accuracy"}
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
@@ -25,7 +25,7 @@ def modes(summary: Summary, task: str | None = None) -> list[Mode]:
 
 def metric_words(summary: Summary, task: str | None = None) -> str:
     """`macro-F1`; sites declare the metric of a task themselves, and where they do not agree it is both."""
-    results = [*summary.scores, *summary.comparisons]
+    results: list[TaskScore | Comparison] = [*summary.scores, *summary.comparisons]
     found = {result.metric for result in results if task in (None, result.task)}
     return " or ".join(label for metric, label in METRIC_LABELS.items() if metric in (found or {"macro-f1"}))
 

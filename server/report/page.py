@@ -2,12 +2,38 @@
 
 from typing import Any
 
-from common.results import EmbeddingMap, Summary
+from common.results import EmbeddingMap, Mode, ModelName, Summary
 from server import figures
-from server.figures.scores import MODELS
-from server.figures.style import MODEL_LABELS, MODEL_MARKS, marks, site_names
-from server.report import tables, words
+from server.figures.round_space import GAP, released
+from server.figures.style import MODE_TITLES, MODEL_LABELS, MODEL_MARKS, Mark, marks, site_names
+from server.figures.tasks import MODELS, metric_words, modes, task_names
+from server.figures.training import part_name, part_names
+from server.report import round_tables, tables, words
 from server.report.shell import Chart, Charts, assemble, embedding_section
+
+Legend = dict[ModelName, tuple[str, Mark]]
+
+
+# measure, title, axis, and how to read it
+SPACE = [
+    (
+        GAP,
+        "Cosine within a class minus between classes",
+        "gap in mean cosine",
+        "Higher: notes of one class lie nearer to each other than to the rest.",
+    ),
+    ("alignment", "Alignment", "alignment", "Lower: notes of one class lie closer together."),
+    ("uniformity", "Uniformity", "uniformity", "Lower: all notes are spread out more evenly."),
+    ("silhouette_label", "Silhouette by label", "silhouette", "Higher: the classes of the label lie apart."),
+    ("silhouette_category", "Silhouette by category", "silhouette", "Higher: note categories lie apart."),
+    ("effective_rank", "Effective rank", "dimensions", "How many dimensions the notes fill."),
+    (
+        "cka_base",
+        "CKA to the public base",
+        "CKA",
+        "1: the same space, up to rotation and scale; lower: less alike.",
+    ),
+]
 
 
 class Page:
@@ -16,6 +42,9 @@ class Page:
     def __init__(self, summary: Summary) -> None:
         self.summary = summary
         self.charts = Charts()
+        used = modes(summary)
+        # where all encoders are frozen, as is usual, the page does not go on about it
+        self.mode_titles = {mode: "" if used == ["frozen"] else MODE_TITLES[mode] for mode in used}
 
     def training(self) -> list[Chart | None]:
         summary = self.summary
@@ -25,71 +54,127 @@ class Page:
                 "Held-out loss by round and site",
                 f"Line chart of the held-out loss by round, one line a site. {fell}",
                 figures.held_out_loss(summary),
-                tables.loss_table(summary, "held-out"),
+                round_tables.held_out_table(summary),
             ),
             self.charts.add(
                 "Training loss by round and site",
                 "Line chart of the training loss by round, one line a site. The table below holds its values.",
                 figures.training_loss(summary),
-                tables.loss_table(summary, "training"),
+                round_tables.training_table(summary),
             ),
         ]
 
+    def parts(self) -> list[Chart]:
+        charts = [
+            self.charts.add(
+                part_name(part),
+                f"Line chart of a part of the held-out loss, {part_name(part).lower()}, by round, one line a site. "
+                "The table below holds its values.",
+                figures.held_out_part(self.summary, part),
+                round_tables.part_table(self.summary, part),
+            )
+            for part in part_names(self.summary)
+        ]
+        return [chart for chart in charts if chart]
+
     def task(self, task: str) -> dict[str, Any]:
         summary = self.summary
+        used = modes(summary, task)
+        return {
+            "name": task,
+            "metric": metric_words(summary, task),
+            "modes": [self.mode(task, mode) for mode in used],
+            "support": tables.support_table(summary, task),
+            "few_shot": [found for mode in used if (found := self.few_shot(task, mode))[2]],
+            "few_shot_tests": {s.site: s for s in summary.scores if s.task == task},
+        }
+
+    def mode(self, task: str, mode: Mode) -> dict[str, Any]:
+        summary, metric = self.summary, metric_words(self.summary, task)
+        of = ", ".join(filter(None, (task, self.mode_titles[mode].lower())))
         forests = [
             self.charts.add(
                 f"Against {MODEL_LABELS[against]}",
-                f"Forest plot for {task}: macro-F1 of the shared encoder minus {MODEL_LABELS[against]}, a row a site, "
+                f"Forest plot for {of}: {metric} of the shared encoder minus {MODEL_LABELS[against]}, a row a site, "
                 "with 95 % intervals. The table above holds its values.",
-                figures.forest(summary, task, against),
+                figures.forest(summary, task, against, mode),
                 None,
             )
             for against in words.COMPARED
         ]
         dots = self.charts.add(
-            "Macro-F1 by site and model",
-            f"Dot plot for {task}: macro-F1 of each model, a row a site, with 95 % intervals.",
-            figures.score_dots(summary, task),
-            tables.score_table(summary, task),
+            f"{words.capitalised(metric)} by site and model",
+            f"Dot plot for {of}: {metric} of each model, a row a site, with 95 % intervals.",
+            figures.score_dots(summary, task, mode),
+            tables.score_table(summary, task, mode),
         )
-        sites = [name for name in site_names(summary) if any(s.task == task and s.site == name for s in summary.scores)]
-        few_shot = [
-            self.charts.add(
-                site,
-                f"Few-shot curves for {task} at {site}: macro-F1 by labelled notes a class, one line a model.",
-                figures.few_shot(summary, task, site),
-                tables.few_shot_table(summary, task, site),
-            )
-            for site in sites
-        ]
         return {
-            "name": task,
-            "compared": tables.comparison_cells(summary, task),
+            "mode": mode,
+            "title": self.mode_titles[mode],
+            "compared": tables.comparison_cells(summary, task, mode),
             "forests": [chart for chart in forests if chart],
             "dots": dots,
-            "support": tables.support_table(summary, task),
-            "few_shot": [chart for chart in few_shot if chart],
-            "few_shot_tests": {s.site: s for s in summary.scores if s.task == task},
-            "legend": {
-                model: (MODEL_LABELS[model], MODEL_MARKS[model])
-                for model in MODELS
-                if any(s.task == task and s.model == model for s in summary.scores)
-            },
+            "legend": self.legend([dots]),
         }
+
+    def few_shot(self, task: str, mode: Mode) -> tuple[str, Legend, list[Chart]]:
+        summary, metric = self.summary, metric_words(self.summary, task)
+        of = ", ".join(filter(None, (task, self.mode_titles[mode].lower())))
+        charts = [
+            self.charts.add(
+                site,
+                f"Few-shot curves for {of} at {site}: {metric} by labelled notes a class, one line a model.",
+                figures.few_shot(summary, task, site, mode),
+                tables.few_shot_table(summary, task, site, mode),
+            )
+            for site in site_names(summary)
+        ]
+        return self.mode_titles[mode], self.legend(charts), [chart for chart in charts if chart]
+
+    def space(self) -> dict[str, Any] | None:
+        """How the embedding space of held-out notes moved; None where no site released figures of it."""
+        summary, names = self.summary, site_names(self.summary)
+        sites = {site for _, site, _ in released(summary)}
+        charts = [
+            (
+                self.charts.add(
+                    title,
+                    f"Line chart: {title[0].lower() if name == GAP else title[0]}{title[1:]} of held-out notes by "
+                    "round, one line a site. The table below holds its values.",
+                    figures.space_lines(summary, name, axis),
+                    round_tables.space_table(summary, name, title),
+                ),
+                note,
+            )
+            for name, title, axis, note in SPACE
+        ]
+        if not any(chart for chart, _ in charts):
+            return None
+        return {
+            "charts": [(chart, note) for chart, note in charts if chart],
+            "legend": {name: (name, mark) for name, mark in marks(names).items() if name in sites},
+            "without": words.listed([name for name in names if name not in sites]),
+            "table": round_tables.all_space_table(summary),
+        }
+
+    def legend(self, charts: list[Chart | None]) -> Legend:
+        """Of the models that the charts show."""
+        shown = {trace.legendgroup for chart in charts if chart for trace in chart.figure.data}
+        return {model: (MODEL_LABELS[model], MODEL_MARKS[model]) for model in MODELS if model in shown}
 
 
 def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
     page = Page(summary)
-    training = page.training()
-    compared_or_scored = [*(s.task for s in summary.scores), *(c.task for c in summary.comparisons)]
-    tasks = [page.task(task) for task in dict.fromkeys(compared_or_scored)]
+    training, parts = page.training(), page.parts()
+    tasks = [page.task(task) for task in task_names(summary)]
+    space = page.space()
     embedding = embedding_section(page.charts, embedding_map, site_names(summary))
     moved = sum(s.bytes_down + s.bytes_up for r in summary.rounds for s in r.sites)
     contents = [
         ("training", "Did training work?"),
         ("federation", "Does federation help?"),
         ("labels", "Few labels"),
+        *([("space", "Embedding space")] if space else []),
         *([("map", "Embedding map")] if embedding else []),
         ("rounds", "Rounds"),
         ("sites", "Sites"),
@@ -105,24 +190,30 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         lead=words.lead(summary),
         facts=_facts(summary, moved),
         contents=contents,
-        helped={(h.task, h.site): h for h in words.helped(summary)},
+        helped={(h.task, h.mode, h.site): h for h in words.helped(summary)},
+        how_lost=words.how_lost(summary),
+        how_scored=words.how_scored(summary),
+        how_used=words.how_used(summary),
         training=training,
+        parts=parts,
         site_legend={name: (name, mark) for name, mark in marks(site_names(summary)).items()},
         model_labels=MODEL_LABELS,
         compared=words.COMPARED,
         tasks=tasks,
+        space=space,
         embedding=embedding,
         rounds=[round_ for round_ in summary.rounds if round_.number > 0],
-        ladder=tables.ladder(summary),
-        left_out_of_rounds=tables.left_out_of_rounds(summary),
-        rounds_table=tables.rounds_table(summary),
-        sites_table=tables.sites_table(summary.sites),
+        ladder=round_tables.ladder(summary),
+        left_out_of_rounds=round_tables.left_out_of_rounds(summary),
+        rounds_table=round_tables.rounds_table(summary),
+        sites_table=tables.sites_table(summary.sites, use=True),
     )
 
 
 def _facts(summary: Summary, moved: int) -> list[tuple[str, str]]:
     engines = {"inprocess": "in one process", "flower": "Flower"}
     return [
+        ("Objective", words.OBJECTIVES.get(summary.objective, summary.objective)),
         ("Base encoder", summary.base),
         ("Parameters", f"{summary.parameters:,}"),
         ("Shared parameters", f"{summary.shared_parameters:,}"),

@@ -4,21 +4,22 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
+from typing import get_args
 
-from common.results import Comparison, Mode, ModelName, Summary
+from common.results import Comparison, Mode, ModelName, Summary, Verdict
 from server.figures.style import MODE_TITLES, MODEL_LABELS, site_names
 from server.figures.tasks import metric_words, modes, task_names
 
 COMPARED: tuple[ModelName, ...] = ("base", "local-only", "centralised", "tf-idf")
 OBJECTIVES = {
     "mlm": "masked language modelling",
-    "declutr": "contrastive spans, with masked language modelling (DeCLUTR)",
-    "note-category": "note categories, with masked language modelling",
+    "declutr": "contrastive spans (DeCLUTR), and masked language modelling",
+    "note-category": "note categories, and masked language modelling",
 }
 _USE: dict[Mode, str] = {
-    "frozen": "a small probe reads its embeddings",
-    "fine-tuned": "all of it learns the task",
-    "lora": "small adapters in it learn the task, the rest stays as it was",
+    "frozen": "a small probe learns the task from its embeddings",
+    "fine-tuned": "the whole encoder learns the task",
+    "lora": "small adapters in the encoder learn the task, and the rest of it stays as it was",
 }
 _MOST_NAMED = 5
 
@@ -122,65 +123,64 @@ def loss_sentence(summary: Summary) -> str:
 def comparison_sentences(summary: Summary) -> list[str]:
     """At how many sites the shared encoder is better than each baseline, worse, or not clearly different.
 
-    A paragraph a baseline in the first mode (frozen, where that was scored), and one for each other mode.
+    A paragraph a baseline where all encoders are frozen, else a shorter one a mode, with the frozen encoder first.
     """
-    if not summary.comparisons:
+    compared = [c for c in summary.comparisons if c.against in COMPARED]
+    if not compared:
         return ["The encoder was not compared with any baseline, so this run cannot say whether federation helped."]
     cases = len({comparison.task for comparison in summary.comparisons}) > 1
-    first, *others = modes(summary)
-    named = bool(others) or first != "frozen"
-    sentences = []
-    for against, better, worse, same in _tallies(summary, first, cases):
-        sentence = f"against {_the(against)} the shared encoder is better {better}, worse {worse}, "
-        sentence += f"with no clear difference {same}."
-        sentences.append(f"{MODE_TITLES[first]}: {sentence}" if named else capitalised(sentence))
-    for mode in others:
-        clauses = [
-            f"against {_the(against)} better {better}, worse {worse}, no clear difference {same}"
-            for against, better, worse, same in _tallies(summary, mode, cases)
+    noun, at = ("case", "in") if cases else ("site", "at")
+    verdicts: dict[Mode, dict[ModelName, list[Verdict]]] = {}
+    for mode, against in product(modes(summary), COMPARED):
+        if found := [c.verdict for c in compared if (c.mode, c.against) == (mode, against)]:
+            verdicts.setdefault(mode, {})[against] = found
+    if [*verdicts] == ["frozen"]:
+        sentences = [
+            f"Against {_the(against)} the shared encoder is better {at} {count(found.count('better'), noun)}, "
+            f"worse {at} {found.count('worse')}, with no clear difference {at} {found.count('no clear difference')}."
+            for against, found in verdicts["frozen"].items()
         ]
-        if clauses:
-            sentences.append(f"{MODE_TITLES[mode]}: {'; '.join(clauses)}.")
-    if cases and sentences:
+    else:
+        clauses = {
+            mode: [f"against {_the(against)}: {_tally(found, noun, at)}" for against, found in of_mode.items()]
+            for mode, of_mode in verdicts.items()
+        }
+        sentences = [
+            f"{MODE_TITLES[mode]}. The shared encoder {'; '.join(of_mode)}." for mode, of_mode in clauses.items()
+        ]
+    if cases:
         sentences[0] += " (A case is one task at one site.)"
     return sentences
 
 
-def _tallies(summary: Summary, mode: Mode, cases: bool) -> list[tuple[ModelName, str, str, str]]:
-    """Against each baseline, where it is better, worse and neither: `at 3 sites`, `at 0`, `at 1`."""
-    noun, at = ("case", "in") if cases else ("site", "at")
-    found = []
-    for against in COMPARED:
-        verdicts = [c.verdict for c in summary.comparisons if c.against == against and c.mode == mode]
-        if verdicts:
-            better, worse = verdicts.count("better"), verdicts.count("worse")
-            same = len(verdicts) - better - worse
-            found.append((against, f"{at} {count(better, noun)}", f"{at} {worse}", f"{at} {same}"))
-    return found
+def _tally(verdicts: list[Verdict], noun: str, at: str) -> str:
+    """`better at 3 of 4 sites, no clear difference at 1`: what there is none of is left out."""
+    clauses = [f"{verdict} {at} {verdicts.count(verdict)}" for verdict in get_args(Verdict) if verdict in verdicts]
+    return ", ".join([f"{clauses[0]} of {count(len(verdicts), noun)}", *clauses[1:]])
 
 
 def how_scored(summary: Summary) -> str:
-    """What a score is, in the modes and by the metrics of the run."""
+    """What a score is, by the metrics of the run."""
     metric = metric_words(summary)
-    if len({metric_words(summary, task) for task in task_names(summary)}) > 1 or " or " in metric:
-        metric = f"the task's own metric, {metric}"
-    used = modes(summary)
-    if used in ([], ["frozen"]):
+    if " or " in metric:
+        metric = f"the task's own metric, {metric},"
+    if modes(summary) in ([], ["frozen"]):
         how = f"{metric} of a small probe on the frozen encoder (TF-IDF has no encoder)"
         return f"Each score is {how}, on the site's own test notes."
-    ways = "; ".join(f"{MODE_TITLES[mode]}: {_USE[mode]}" for mode in used)
-    return (
-        f"Each score is {metric} on the site's own test notes. {ways}. "
-        "TF-IDF and the majority class have no encoder, and stand beside it in every mode."
-    )
+    return f"Each score is {metric} on the site's own test notes."
+
+
+def how_used(summary: Summary) -> list[tuple[str, str]]:
+    """What each mode does with an encoder; nothing where all are frozen."""
+    used = modes(summary)
+    return [] if used in ([], ["frozen"]) else [(MODE_TITLES[mode], _USE[mode]) for mode in used]
 
 
 def how_lost(summary: Summary) -> str:
     """What the loss is."""
     if summary.objective == "mlm":
         return "The loss is the objective's, in nats a masked token; lower is better."
-    name = OBJECTIVES.get(summary.objective, summary.objective)
-    return f"The loss is the objective's ({name}), in nats, as the plan weighs its parts; lower is better."
+    return "The loss is the objective's, in nats: the sum of its parts as the plan weighs them; lower is better."
 
 
 def moment(stamp: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import client.app
 import server.app
+from client.notes.split import seeded_key
 from client.notes.store import NoteStore, prepare
 from client.site import open_site, site_facts
 from common.encoder import load_encoder, load_tokenizer
@@ -19,7 +20,7 @@ from common.table import Consumed, Table
 from server.report import write_table_report
 from simulations.display import Display
 from simulations.run_folder import REPORT_FILE, RunFolder, new_run
-from simulations.setup import Wish, check_base, set_up, site_log, split_key
+from simulations.setup import Wish, check_base, set_up, site_log
 from simulations.table.cells import STUDIES, Model, Place, train_cell
 from simulations.table.differences import Row, differences
 from simulations.table.plan import TablePlan, load_table
@@ -72,7 +73,7 @@ def _carry_on(run: RunFolder, table: TablePlan, display: Display) -> None:
     seconds = before.seconds if before else 0.0
     setup, common = run.setup, table.common
     tokenizer = load_tokenizer(common.encoder.base)
-    source = prepare(setup.notes, tokenizer, split_key(common), setup.cache)
+    source = prepare(setup.notes, tokenizer, seeded_key(common.study.seed), setup.cache)
     if source.digest != setup.digest:
         raise InputError("notes-changed", "The notes are not those that the run began with.", "Start a new run.")
     notes = {name: open_site(folder).notes(tokenizer) for name, folder in run.sites.items()}

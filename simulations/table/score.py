@@ -19,7 +19,6 @@ from common.encoder import Encoder
 from common.files import new_file, write_text
 from common.results import POOLED, TOGETHER, Mode, ModelName, NotScored, TaskScore
 from common.table import Cell, Consumed, Setting, SiteSpace
-from simulations.scoring import patients
 from simulations.table.cells import Model, Place
 from simulations.table.plan import TablePlan
 
@@ -152,7 +151,7 @@ class TableScorer:
             shots=settings.shots,
             seeds=settings.seeds,
             seed=plan.study.seed,
-            groups=patients(store, train),
+            groups=store.patients()[train],
         )
 
     def _tuned(

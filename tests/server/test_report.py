@@ -128,7 +128,7 @@ def test_score_dots_hold_values_and_intervals() -> None:
     assert "cardiology" in trace.hovertext[0]
     assert f"n = {federated[0].n_test}" in figure.layout.yaxis.ticktext[0]
     # TF-IDF has no AUROC here: it is left out, not drawn at zero
-    assert "tf-idf" not in [trace.legendgroup for trace in figures.score_dots(summary, "specialty", "auroc").data]
+    assert "tf-idf" not in [trace.legendgroup for trace in figures.score_dots(summary, "specialty", auroc=True).data]
 
 
 def test_forests_share_a_scale_and_fill_only_clear_differences() -> None:

@@ -13,13 +13,11 @@ import tomli_w
 from typer.testing import CliRunner
 
 import fednotes as command_line
-from client.notes.split import seeded_key
 from client.site import SITE_FILE, open_site
 from common.encoder import load_encoder, load_tokenizer, tensors_digest
 from common.errors import FednotesError
 from common.plan import StudyPlan, plan_to_toml
 from common.results import EvaluationResult
-from simulations.setup import split_key
 
 Fednotes = Callable[..., subprocess.CompletedProcess[str]]
 SECRET = "Zygomorphic-4711"
@@ -205,11 +203,6 @@ def test_a_plan_of_tasks_that_a_site_lacks_leaves_the_embedding_space(
     result = judged(notes, "--plan", "plan.toml")
     assert result.scores == [] and [missing.task for missing in result.not_scored] == ["mortality"]
     assert [(of.task, of.space.notes) for of in result.space] == [("label", 48)]
-
-
-def test_a_file_is_split_as_a_simulation_of_its_seed_splits_it(make_plan: Callable[..., StudyPlan]) -> None:
-    """Or what a simulated study trained on would turn up as test notes."""
-    assert split_key(make_plan(study={"seed": 5})) == seeded_key(5)
 
 
 def test_categories_alone_give_what_can_be_had(judged: Callable[..., EvaluationResult], tmp_path: Path) -> None:

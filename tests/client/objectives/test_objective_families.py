@@ -1,9 +1,6 @@
 """Every objective on every family: one step with real notes reaches every weight that it should."""
 
 import functools
-import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,27 +47,23 @@ def test_a_step_gives_every_weight_a_gradient(
             assert p.grad is not None and p.grad.isfinite().all() and p.grad.any(), name
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_training_makes_the_loss_fall(
-    make_base: Callable[..., Path], stores: dict[str, NoteStore], tmp_path: Path, case: str
+@pytest.mark.parametrize(
+    ("case", "part"), [("declutr", "contrastive"), ("linear", "category"), ("contrastive", "category")]
+)
+def test_training_makes_the_loss_of_the_objective_fall(
+    encoder: Encoder, notes: NoteStore, case: str, part: str
 ) -> None:
-    """Eight notes, without dropout, for as long as it takes to learn them."""
-    encoder = load_encoder(str(make_base(tmp_path / "base", "bert", dropout=0.0)))
-    settings = {"batch_size": 8, "learning_rate": 5e-3, "schedule": "constant", "precision": "float32"}
-    plan = study(CASES[case], settings)
-    notes = stores["bert"].view(stores["bert"].split_indices("train"))
-    notes = notes.view(
-        np.concatenate([np.flatnonzero(notes.column("category") == name)[:4] for name in ("nursing", "letter")])
-    )
-    objective = make_objective(plan, encoder.tokenizer, notes)
+    """On eight notes of two categories, that it may learn by heart."""
+    settings = {"batch_size": 8, "learning_rate": 2e-3, "schedule": "constant", "precision": "float32"}
+    plan = study(CASES[case] | ({"weight": 3.0} if part == "category" else {}), settings, max_length=64)
+    categories = notes.column("category")
+    nursing, letters = ([i for i in notes.split_indices("train") if categories[i] == n] for n in ("nursing", "letter"))
+    few = notes.view([*nursing[:4], *letters[:4]])
+    objective = make_objective(plan, encoder.tokenizer, few)
     objective.attach(encoder)
-    run = functools.partial(train, encoder, objective, notes, plan.training, key=(1, 2), total_steps=60)
-    first, last = run(first_step=0, steps=10), run(first_step=50, steps=10)
-    assert math.isfinite(last.loss) and last.loss < first.loss
-    run(first_step=10, steps=40)
-    last = run(first_step=50, steps=10)
-    for part in first.parts or ():
-        assert last.parts[part] < 0.9 * first.parts[part], part
+    run = functools.partial(train, encoder, objective, few, plan.training, key=(1, 2), total_steps=40)
+    first, _, last = (run(first_step=step, steps=steps).parts[part] for step, steps in ((0, 5), (5, 30), (35, 5)))
+    assert last < 0.75 * first
 
 
 def test_a_round_is_repeated_by_its_key(encoder: Encoder, notes: NoteStore, bases: dict[str, str]) -> None:
