@@ -193,9 +193,7 @@ def main() -> None:
             return child(side, int(batch), precision, Path(folder))
     bfloat16 = computes_bfloat16(CPU)
     formats = ["float32"] + ["bfloat16"] * bfloat16
-    cells: list[Cell] = [
-        (side, batch, form) for batch in STEPS for form in formats for side in SIDES
-    ]
+    cells: list[Cell] = [(side, batch, form) for batch in STEPS for form in formats for side in SIDES]
     found: dict[Cell, list[dict[str, float]]] = {cell: [] for cell in cells}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

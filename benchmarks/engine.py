@@ -52,9 +52,10 @@ KEY = b"benchmark"
 def loop(plan: StudyPlan, sites: list[Path]) -> tuple[float, dict[str, np.ndarray]]:
     """Seconds and final shared weights of the plain loop."""
     work = client.app.worker(plan.encoder.base, plan.study.seed)
-    encoder, objective = work.encoder, make_objective(plan, work.encoder.tokenizer)
+    encoder = work.encoder
     opened = [open_site(folder) for folder in sites]
     notes = {site.name: site.notes(encoder.tokenizer) for site in opened}
+    objectives = {name: make_objective(plan, encoder.tokenizer, store) for name, store in notes.items()}
     shared = {name: work.initial[name].clone() for name in encoder.shared(plan.federation.share)}
     steps, rounds = plan.training.steps_per_round or 0, plan.federation.rounds
     started = time.perf_counter()
@@ -64,7 +65,7 @@ def loop(plan: StudyPlan, sites: list[Path]) -> tuple[float, dict[str, np.ndarra
         for name, store in notes.items():
             key = site_key(plan.study.seed, name)
             most = plan.evaluation.held_out_notes
-            held_out_loss(encoder, objective, store, plan.training, key=key, most_notes=most)
+            held_out_loss(encoder, objectives[name], store, plan.training, key=key, most_notes=most)
 
     measure()
     for number in range(rounds):
@@ -74,14 +75,13 @@ def loop(plan: StudyPlan, sites: list[Path]) -> tuple[float, dict[str, np.ndarra
             encoder.load(shared)
             train(
                 encoder,
-                objective,
+                objectives[name],
                 store,
                 plan.training,
                 key=site_key(plan.study.seed, name),
                 first_step=number * steps,
                 steps=steps,
                 total_steps=rounds * steps,
-                max_length=plan.encoder.max_length,
             )
             for tensor, value in encoder.shared(plan.federation.share).items():
                 mean[tensor] += value.detach().numpy() * (weights[name] / sum(weights.values()))

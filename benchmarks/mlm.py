@@ -44,11 +44,11 @@ def ours(encoder: Encoder, notes: NoteStore, precision: str) -> tuple[int, float
         f'[study]\nname = "mlm"\n[encoder]\nmax_length = {LENGTH}\n'
         f'[training]\nsteps_per_round = {STEPS}\nbatch_size = {BATCH}\nprecision = "{precision}"\n'
     )
-    objective = make_objective(plan, encoder.tokenizer)
+    objective = make_objective(plan, encoder.tokenizer, notes)
 
     def steps(count: int) -> int:
-        arguments = {"key": (1, 1), "first_step": 0, "steps": count, "total_steps": STEPS, "max_length": LENGTH}
-        return train(encoder, objective, notes, plan.training, **arguments).tokens
+        keys = {"first_step": 0, "steps": count, "total_steps": STEPS}
+        return train(encoder, objective, notes, plan.training, key=(1, 1), **keys).tokens
 
     steps(WARM_UP)
     started = time.perf_counter()

@@ -69,6 +69,6 @@ class PairedBatches(Batches):
             of_class = rng.permutation(np.flatnonzero(self.classes == name))
             pairs += np.array_split(of_class, max(1, len(of_class) // 2))
         lengths = np.array([self.lengths[pair].max() for pair in pairs])
-        count = min(len(pairs), -(-len(self.lengths) // max(2, self.batch_size)))
+        count = min(len(pairs), -(-len(self.lengths) // self.batch_size))
         batches = _by_length(np.array_split(rng.permutation(len(pairs)), count), lengths, rng)
         return [np.concatenate([pairs[i] for i in batch]) for batch in batches]

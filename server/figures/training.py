@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from common.results import Summary
 from server.figures.round_lines import Point, round_lines
+from server.figures.style import plain
 
 # What an objective adds up: its name, and its unit.
 PARTS: dict[str, tuple[str, str]] = {
@@ -44,7 +45,7 @@ def held_out_part(summary: Summary, part: str) -> go.Figure:
         for site, held_out in round_.held_out.items():
             value = held_out.parts.get(part, math.nan)
             if math.isfinite(value):
-                text = f"{part_name(part).lower()} {value:.4f}<br>{held_out.notes:,} held-out notes"
+                text = f"{plain(part_name(part).lower(), 60)} {value:.4f}<br>{held_out.notes:,} held-out notes"
                 points.setdefault(site, {})[round_.number] = (value, text)
     return round_lines(summary, points, part_unit(part), 280)
 

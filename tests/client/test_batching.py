@@ -99,21 +99,14 @@ def test_whoever_has_a_partner_has_it_in_the_batch() -> None:
         assert all(batch.count(name) > 1 for name in batch if SHARES[name] > 1), step
 
 
-def test_partners_change_and_rare_classes_are_no_more_frequent_than_they_are() -> None:
-    batches, of = paired(), classes()
-    partners: set[frozenset[int]] = set()
-    rare = 0
-    for step in range(10 * batches.per_epoch):
-        batch = batches.at(step)
-        here = [int(i) for i in batch if of[i] == 4]
-        rare += len(here)
-        partners |= {frozenset(here)} if here else set()
-    assert rare == 10 * SHARES[4] and partners == {frozenset(np.flatnonzero(of == 4).tolist())}
-    first, second = (
-        {frozenset(batches.at(step + epoch * batches.per_epoch).tolist()) for step in range(batches.per_epoch)}
-        for epoch in (0, 1)
-    )
-    assert len(first & second) <= 1
+def test_partners_change() -> None:
+    batches, of = paired(batch_size=2), classes()
+    one = int(np.flatnonzero(of == 2)[0])
+    partners = set()
+    for step in range(8 * batches.per_epoch):
+        batch = batches.at(step).tolist()
+        partners |= set(batch) - {one} if one in batch else set()
+    assert len(partners) >= 6 and set(of[list(partners)]) == {2}
 
 
 def test_a_step_of_pairs_depends_on_nothing_before_it() -> None:

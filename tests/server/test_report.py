@@ -15,20 +15,11 @@ from common.results import Estimate, HeldOut, Round, SiteRound, Summary
 from server import figures
 from server.figures.style import MODEL_MARKS, label, marks, plain
 from server.report import render, write_report
-from server.report.words import duration, helped, lead, size
 
 
 def empty_summary(**changes: object) -> Summary:
     nothing: dict[str, object] = {"scores": [], "comparisons": [], "not_scored": [], "left_out_sites": {}}
     return example_summary().model_copy(update=nothing | changes)
-
-
-def compared(*verdicts: tuple[str, str]) -> Summary:
-    """One site with the given (against, verdict) pairs."""
-    summary = example_summary(sites=["A"])
-    given = dict(verdicts)
-    kept = [c.model_copy(update={"verdict": given[c.against]}) for c in summary.comparisons if c.against in given]
-    return summary.model_copy(update={"comparisons": kept})
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_two_scripts() -> None:
@@ -187,43 +178,6 @@ def test_text_for_plotly_is_escaped_and_cut() -> None:
     assert label("") == ""
 
 
-@pytest.mark.parametrize(
-    ("verdicts", "verdict"),
-    [
-        ((("base", "better"), ("local-only", "better")), "yes"),
-        ((("base", "better"), ("local-only", "no clear difference")), "in part"),
-        ((("base", "better"),), "in part"),
-        ((("base", "better"), ("local-only", "worse")), "mixed"),
-        ((("base", "no clear difference"), ("local-only", "worse")), "no"),
-        ((("base", "no clear difference"), ("local-only", "no clear difference")), "no clear difference"),
-        ((("tf-idf", "better"),), "cannot be said"),
-    ],
-)
-def test_whether_federation_helped_a_site(verdicts: tuple[tuple[str, str], ...], verdict: str) -> None:
-    (result,) = helped(compared(*verdicts))
-    assert result.verdict == verdict
-    assert ("was not measured" in result.detail) == (len(verdicts) == 1)
-
-
-def test_the_lead_counts_what_the_data_say() -> None:
-    summary = compared(("base", "better"), ("local-only", "no clear difference"))
-    paragraphs = lead(summary)
-    assert paragraphs[0] == "All 8 rounds done. The held-out loss fell at 1 of 1 site."
-    assert paragraphs[1].endswith("better at 1 site, worse at 0, with no clear difference at 0.")
-    assert paragraphs[2].endswith("better at 0 sites, worse at 0, with no clear difference at 1.")
-    several = lead(example_summary(tasks=("specialty", "readmission")))
-    assert several[1].endswith("(A case is one task at one site.)")
-
-
-def test_a_loss_that_did_not_fall_is_named() -> None:
-    summary = example_summary(rounds=1)
-    last = summary.rounds[1]
-    held_out = last.held_out | {SITES[0]: HeldOut(loss=9.0, notes=90, tokens=1)}
-    rounds = [summary.rounds[0], last.model_copy(update={"held_out": held_out})]
-    text = lead(summary.model_copy(update={"rounds": rounds}))[0]
-    assert "fell at 3 of 4 sites; it did not fall at Northgate General." in text
-
-
 def test_a_stopped_study_says_so() -> None:
     summary = empty_summary(status="stopped", message="Harbour Clinic did not answer", rounds=[])
     page = without_plotly(render(summary))
@@ -261,8 +215,10 @@ def bare_scores() -> Summary:
         example_summary(sites=["A"], rounds=1),
         example_summary().model_copy(update={"scores": []}),
         example_summary(sites=[f"Site {i} {'long name ' * 12}" for i in range(20)], rounds=50, tasks=("a", "b")),
+        example_summary(modes=("frozen", "fine-tuned", "lora"), objective="declutr", spaces=True, tasks=("a", "b")),
+        example_summary(modes=("lora",), objective="note-category", metric="accuracy"),
     ],
-    ids=["unscored", "nothing", "odd rounds", "bare scores", "one site", "compared only", "large"],
+    ids=["unscored", "nothing", "odd rounds", "bare scores", "one site", "compared only", "large", "all", "tuned only"],
 )
 def test_every_summary_renders(summary: Summary) -> None:
     parsed = Tags(render(summary))
@@ -294,14 +250,3 @@ def test_a_folder_that_cannot_be_is_an_error_to_act_on(tmp_path: Path) -> None:
     with pytest.raises(MachineError):
         write_report(empty_summary(), tmp_path / "file" / "report.html")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_units() -> None:
-    assert [duration(s) for s in (0.42, 59.4, 59.7, 61, 7322)] == [
-        "0.4 s",
-        "59 s",
-        "1 min 0 s",
-        "1 min 1 s",
-        "2 h 2 min",
-    ]
-    assert [size(n) for n in (0, 999, 43_180_032, 2.6e9, 3e13)] == ["0 B", "999 B", "43.2 MB", "2.6 GB", "30.0 TB"]

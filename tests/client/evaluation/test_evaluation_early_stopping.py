@@ -7,13 +7,13 @@ import torch
 
 from client.evaluation.early_stopping import PATIENCE, BestEpoch, held_out
 
-LABELS = np.random.default_rng(0).permutation(np.array(["a"] * 80 + ["b"] * 40 + ["c"] * 32))
+LABELS = np.random.default_rng(0).permutation(np.array(["a"] * 400 + ["b"] * 200 + ["c"] * 140))
 
 
 def test_a_share_of_each_class_is_held_out():
     held = held_out(LABELS, seed=0)
     names, counts = np.unique(LABELS[held], return_counts=True)
-    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"a": 12, "b": 6, "c": 5}
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"a": 60, "b": 30, "c": 21}
     assert set(LABELS[~held]) == {"a", "b", "c"}
 
 
@@ -26,7 +26,7 @@ def test_the_seed_decides_and_other_classes_do_not():
 
 
 def test_nothing_is_held_out_of_classes_that_are_too_small():
-    assert not held_out(np.array(["a"] * 80 + ["b"] * 29), seed=0).any()
+    assert not held_out(np.array(["a"] * 400 + ["b"] * 129), seed=0).any()
     assert not held_out(np.array(["a", "b"]), seed=0).any()
 
 

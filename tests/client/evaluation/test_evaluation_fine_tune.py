@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from client.evaluation import early_stopping
 from client.evaluation import fine_tune as module
 from client.evaluation.early_stopping import held_out
 from client.evaluation.embed import embed_notes
@@ -109,6 +110,7 @@ def test_epochs_are_compared_by_the_metric_of_the_task(encoder: Encoder, bert: N
 def test_without_dev_notes_a_part_of_the_train_notes_stops_it(
     encoder: Encoder, bert: NoteStore, task_of: Callable[..., TaskData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(early_stopping, "MIN_OF_CLASS", 3)
     data = task_of(bert, dev=False)
     train, dev, _ = parts(bert, data)
     assert len(dev.rows) == 0
@@ -123,11 +125,14 @@ def test_without_dev_notes_a_part_of_the_train_notes_stops_it(
     monkeypatch.setattr(module._Classifier, "forward", spy)
     tuned = tune(encoder, bert, data)
     held = held_out(data.train_labels, 0)
-    assert held.sum() == 15 and learned == set(train.rows[~held].tolist())
+    assert held.sum() == 9 and learned == set(train.rows[~held].tolist())
     assert tuned.history and macro_f1(data.test_labels, tuned.labels) > 0.85
 
 
-def test_a_few_dev_notes_or_one_class_of_them_stop_nothing(encoder: Encoder, bert: NoteStore, data: TaskData) -> None:
+def test_a_few_dev_notes_or_one_class_of_them_stop_nothing(
+    encoder: Encoder, bert: NoteStore, data: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(early_stopping, "MIN_OF_CLASS", 3)
     _, dev, _ = parts(bert, data)
     some = np.flatnonzero(dev.labels == "heart")
     results = [
@@ -141,11 +146,12 @@ def test_a_few_dev_notes_or_one_class_of_them_stop_nothing(encoder: Encoder, ber
 def test_small_classes_and_none_for_dev_go_through_all_epochs(
     encoder: Encoder, bert: NoteStore, data: TaskData, mode: str
 ) -> None:
-    """Of one class two notes, of the others one; and enough of each, but no early stopping."""
+    """Of one class two notes, of the others one; twenty of each; and dev notes enough, but no early stopping."""
     train, dev, _ = parts(bert, data)
     few, none = Labelled(train.rows[:4], train.labels[:4]), Labelled(dev.rows[:0], dev.labels[:0])
     for tuned in (
         tune(encoder, bert, data, train=few, dev=none, mode=mode),
+        tune(encoder, bert, data, dev=none, mode=mode),
         tune(encoder, bert, data, dev=None, mode=mode),
     ):
         assert tuned.history == [] and tuned.epoch == EVALUATION.tuning_epochs

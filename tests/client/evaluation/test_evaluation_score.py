@@ -175,7 +175,7 @@ def test_a_tuned_encoder_is_scored_on_the_draws_of_the_frozen_curve(bases, task_
     train = store.split_indices("train")[data.train_rows]
     drawn = [train[draw(data.train_labels, 4, 3, number)].tolist() for number in range(5)]
     assert given == [(train.tolist(), 18, 3), *((rows, None, 3 + number) for number, rows in enumerate(drawn))]
-    assert (score.model, score.mode, score.n_train, score.n_test) == ("federated", mode, 102, 30)
+    assert (score.model, score.mode, score.n_train, score.n_test) == ("federated", mode, 60, 30)
     assert score.macro_f1.value == pytest.approx(macro_f1(data.test_labels, predicted.full)) and score.auroc is not None
     assert [few.shots for few in score.few_shot] == [4] == list(predicted.draws)
     assert predicted.draws[4].shape == (5, 30)

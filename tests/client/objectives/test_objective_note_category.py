@@ -246,7 +246,7 @@ def test_contrastive_batches_are_of_pairs(encoder: Encoder, notes: NoteStore) ->
 
 # Headings.
 
-ODD = ["Nursing", "Nursing/other", "Discharge summary", "C++ (a|b)", "[ECG]", "Ärztin"]
+ODD = ["Nursing", "Nursing/other", "Nursing: night", "Discharge summary", "C++ (a|b)", "[ECG]", "Ärztin"]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +262,7 @@ ODD = ["Nursing", "Nursing/other", "Discharge summary", "C++ (a|b)", "[ECG]", "�
         ("# Nursing - :\nSlept.", "\nSlept."),
         ("Slept well.\nNursing", "Slept well.\n"),
         ("Nursing/other: slept.", " slept."),
+        ("Nursing: night: slept.", " slept."),
         ("DISCHARGE SUMMARY\nHome.", "\nHome."),
         ("c++ (A|B): home.", " home."),
         ("[ECG]\nSinus.", "\nSinus."),
