@@ -47,8 +47,8 @@ def ours(encoder: Encoder, notes: NoteStore, precision: str) -> tuple[int, float
     objective = make_objective(plan, encoder.tokenizer, notes)
 
     def steps(count: int) -> int:
-        keys = {"first_step": 0, "steps": count, "total_steps": STEPS}
-        return train(encoder, objective, notes, plan.training, key=(1, 1), **keys).tokens
+        given = (encoder, objective, notes, plan.training)
+        return train(*given, key=(1, 1), first_step=0, steps=count, total_steps=STEPS).tokens
 
     steps(WARM_UP)
     started = time.perf_counter()

@@ -88,8 +88,9 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     scorer = Scorer(plan, opened, notes, encoder, run.path / "scores")
     others: list[ModelName] = []
     if stopped is None:
-        others = _score(run, scorer, notes, tensors, display)
+        others = _score(run, scorer, notes, {site.name for site in state.sites}, tensors, display)
         display.say("Writing the model and the report")
+        encoder.set_categories(plan.shared_categories, shared=True)  # a baseline may have left a site's own head
         encoder.load(tensors)
         with new_folder(run.path / MODEL_FOLDER) as scratch:
             encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
@@ -103,14 +104,22 @@ def _carry_on(run: RunFolder, display: Display) -> None:
 
 
 def _score(
-    run: RunFolder, scorer: Scorer, notes: dict[str, NoteStore], federated: Tensors, display: Display
+    run: RunFolder,
+    scorer: Scorer,
+    notes: dict[str, NoteStore],
+    took_part: set[str],
+    federated: Tensors,
+    display: Display,
 ) -> list[ModelName]:
-    """Score every model at every site; returns what the federated encoder is compared with."""
+    """Score every model at every site; returns what the federated encoder is compared with.
+
+    Baselines are of the sites that took part: what left one out of the federation would stop it alone, too.
+    """
     plan, baselines = run.plan, run.setup.baselines
     pooled: Tensors | None = None
     if "centralised" in baselines:
         display.study(plan, ["(all sites)"], "Baseline: all notes in one place")
-        pooled = centralised(run, notes)
+        pooled = centralised(run, {name: store for name, store in notes.items() if name in took_part})
     base = server.app.base_tensors(plan)
     for name, store in notes.items():
         display.say(f"Scoring at {name}")
@@ -120,7 +129,7 @@ def _score(
         scorer.score("federated", name, federated)
         if pooled is not None:
             scorer.score("centralised", name, pooled)
-        if "local-only" in baselines:
+        if "local-only" in baselines and name in took_part:
             display.study(plan, [name], f"Baseline: {name} alone")
             alone = local_only(run, name, store)
             display.say(f"Scoring at {name}")

@@ -10,6 +10,7 @@ from client.app import worker
 from client.notes.store import NoteStore
 from client.objectives.usage import round_steps
 from client.site import open_site, site_facts
+from common.errors import StudyError
 from common.files import new_folder
 from common.messages import Tensors
 from common.plan import StudyPlan
@@ -57,7 +58,11 @@ class Model:
 def train_cell(
     run: RunFolder, table: TablePlan, arm: ArmSection, place: Place, notes: dict[str, NoteStore], display: Display
 ) -> Model:
-    """Train the models of a cell, or take up what was begun. Raises StudyError where a study stops."""
+    """Train the models of a cell, or take up what was begun; a site that cannot train alone has none.
+
+    Raises:
+        StudyError: a study stops.
+    """
     groups = {name: [name] for name in notes} if place.setting == "local-only" else {POOLED: list(notes)}
     tensors: dict[str, Tensors] = {}
     consumed = Consumed()
@@ -65,7 +70,13 @@ def train_cell(
         base = str(Place(run.path, arm.start, place.setting, place.seed).model(owner)) if arm.start else None
         plan = table.plan(arm, place.seed, base)
         stores = {name: notes[name] for name in members}
-        tensors[owner], took = _study(run, place, plan, owner, stores, display)
+        try:
+            tensors[owner], took = _study(run, place, plan, owner, stores, display)
+        except StudyError as error:
+            # A site that lacks what the objective needs has no model of its own; the others have theirs.
+            if place.setting != "local-only" or error.code != "too-few-sites":
+                raise
+            continue
         consumed = Consumed(**{key: getattr(consumed, key) + getattr(took, key) for key in Consumed.model_fields})
         if any(other.start == arm.name for other in table.arms) and not place.model(owner).exists():
             encoder = worker(plan.encoder.base, plan.study.seed).encoder

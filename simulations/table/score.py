@@ -75,8 +75,8 @@ class TableScorer:
         spaces: list[SiteSpace] = []
         vectors = self._vectors(model, encoder) if model else None
         for site, data in self.tasks.items():
-            if site == POOLED and model is not None and POOLED not in model.tensors:
-                continue  # models of their own give the sites' notes no common space
+            if model is not None and not {site, POOLED} & model.tensors.keys():
+                continue  # the site has no model; or each has its own, and their notes no common space
             score, found[site, "frozen"] = self._frozen(site, data, name, vectors, place.seed)
             scores.append(score)
             if model is not None and site != POOLED and place.setting in self.table.table.tuned:
@@ -178,8 +178,8 @@ class TableScorer:
 
     def _together(self, name: ModelName, mode: Mode, found: dict[Key, Predicted]) -> tuple[TaskScore, Predicted] | None:
         """The predictions of the sites' own probes in one row: every setting has these, also where models differ."""
-        sites = [site for site in self.tasks if site != POOLED and (site, mode) in found]
-        if len(sites) < 2:
+        sites = [site for site in self.tasks if site != POOLED]
+        if len(sites) < 2 or any((site, mode) not in found for site in sites):
             return None
         seed = self.table.common.study.seed
         shots = set.intersection(*({*found[site, mode].draws} for site in sites))
@@ -212,7 +212,9 @@ class TableScorer:
         with new_file(np_file) as scratch, scratch.open("wb") as file:
             np.save(file, vectors[self._dev(self.all_notes)])
         spaces = []
-        for site in [*self.notes, *([POOLED] if POOLED in model.tensors else [])]:
+        for site in [*self.notes, POOLED]:
+            if not {site, POOLED} & model.tensors.keys():
+                continue
             store = self.store(site)
             rows = store.split_indices("dev")
             spaces.append(

@@ -1,5 +1,6 @@
 """A whole federation for each objective, in this process: what is recorded, what travels, and who is left out."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,20 @@ from flwr.app import Context, Message
 from safetensors.numpy import load_file
 
 import client.app
+from client.notes.source import Columns, NotesSource
 from client.notes.store import NoteStore
 from common import messages
+from common.encoder import load_encoder
 from common.messages import PARTS, Tensors
 from common.plan import StudyPlan, plan_to_toml
 from server.app import CHECKPOINTS, PLAN_FILE
 from server.app import app as server_app
 from server.checkpoint import State, load_checkpoint
+from simulations.baselines import alone
+from simulations.display import Silent
 from simulations.engines import run_inprocess
+from simulations.federation import simulate
+from simulations.setup import Wish
 
 DECLUTR: dict[str, Any] = {"kind": "declutr", "max_span": 20}
 LONG: dict[str, Any] = {"kind": "declutr", "anchors": 5, "min_span": 27, "max_span": 27}  # asks for notes of 270 tokens
@@ -176,6 +183,39 @@ def test_a_site_of_notes_too_short_is_left_out_with_a_reason(
         assert (facts.too_short > 0) == (own.min() < 270)
         # A site weighs as much as it has notes that are used.
         assert {s.notes for r in state.rounds[1:] for s in r.sites if s.site == facts.name} == {facts.whole}
+
+
+def test_baselines_are_of_the_sites_that_took_part(
+    make_plan: Callable[..., StudyPlan], source: NotesSource, notes: NoteStore, tmp_path: Path
+) -> None:
+    """A site that is left out has no model of its own, and the others have their report."""
+    rows = [json.loads(line) for line in Path(source.source).read_text("utf-8").splitlines()]
+    for row, length in zip(rows, notes.lengths, strict=True):
+        row["site"] = "Short" if length < 270 else row["site"]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = NotesSource(source=str(tmp_path / "notes.jsonl"), columns=Columns(site="site"))
+    plan = make_plan(objective=LONG, training={"batch_size": 2}, federation={"rounds": 1}, evaluation={"tasks": []})
+    wish = Wish(notes=given, baselines=["local-only", "centralised"], out=tmp_path / "run", cache=tmp_path / "cache")
+    run = simulate(plan, wish, Silent())
+    summary = run.summary()
+    assert summary.status == "finished"
+    assert list(summary.left_out_sites.values()) == ["the site reports too-few-notes"]
+    trained = {folder.name for folder in (run.path / "baselines").iterdir()}
+    assert trained == {"centralised", "local-only-eastholme", "local-only-millbrook", "local-only-northgate"}
+    # As many steps as the three others make together.
+    kept = load_checkpoint(run.path / "baselines" / "centralised" / CHECKPOINTS, alone(plan, 3 * 2).hash())
+    assert kept is not None and [site.steps for site in kept[0].rounds[1].sites] == [6]
+
+
+def test_a_sites_own_head_is_not_counted_as_the_models(
+    make_plan: Callable[..., StudyPlan], source: NotesSource, bases: dict[str, str], tmp_path: Path
+) -> None:
+    """Baselines are trained by the same worker, and leave a site's head on it."""
+    plan = make_plan(objective=OBJECTIVES["category-own"], federation={"rounds": 1}, evaluation={"tasks": []})
+    given = NotesSource(source=source.source, columns=Columns(site="site"))
+    wish = Wish(notes=given, baselines=["local-only"], out=tmp_path / "run", cache=tmp_path / "cache")
+    summary = simulate(plan, wish, Silent()).summary()
+    assert summary.parameters == sum(p.numel() for p in load_encoder(bases["bert"]).tensors().values())
 
 
 def test_a_site_without_dev_notes_that_are_long_enough_has_no_held_out_loss(
