@@ -30,8 +30,8 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """What is being done now, outside of rounds."""
 
-    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None:
-        """How far a table is: finished and planned seeds of each (arm, setting), and cells in all."""
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], now: str) -> None:
+        """How far a table is: finished and planned seeds of each (arm, setting), and which cell is made now."""
 
 
 class Silent:
@@ -45,7 +45,7 @@ class Silent:
 
     def say(self, text: str) -> None: ...
 
-    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None: ...
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], now: str) -> None: ...
 
     def __enter__(self) -> "Silent":
         return self
@@ -60,11 +60,10 @@ class Log(Silent):
         self.console = console
         self.rounds, self.baselines, self.table = 0, False, False
 
-    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None:
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], now: str) -> None:
         self.table = True
-        done = sum(count for count, _ in progress.values())
-        row = next(((arm, setting) for (arm, setting), (count, all_) in progress.items() if count < all_), ("", ""))
-        self.console.print(f"{done} of {planned} cells done; now {row[0]}, {row[1]}", highlight=False)
+        done, planned = (sum(counts) for counts in zip(*progress.values(), strict=True))
+        self.console.print(f"{done} of {planned} cells done; now {now}", highlight=False)
 
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
         if self.table:
@@ -138,7 +137,7 @@ class Page:
     def step(self, site: str, done: int, steps: int) -> None:
         self.steps[site] = (done, steps)
 
-    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], planned: int) -> None:
+    def cells(self, progress: dict[tuple[str, Setting], tuple[int, int]], now: str) -> None:
         self.table = progress
 
     def say(self, text: str) -> None:

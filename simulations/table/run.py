@@ -87,7 +87,7 @@ def _carry_on(run: RunFolder, table: TablePlan, display: Display) -> None:
         scored = scorer.kept(place)
         fresh = scored is None
         if scored is None:
-            display.cells(_progress(places, done), len(places))
+            display.cells(_progress(places, done), f"{place.arm}, {place.setting}, seed {place.seed}")
             model = _model(run, table, place, name, notes, display)
             display.say(f"Cell {number} of {len(places)}: scoring {place.arm}, {place.setting}, seed {place.seed}")
             scored = scorer.score(place, name, model, encoder)

@@ -80,3 +80,15 @@ def test_on_a_real_terminal_few_lines_are_left(
     left = shown.rsplit(b"\x1b[2K", 1)[-1].decode()
     assert 4 <= len(left.strip().splitlines()) <= 15
     assert NO_DP in left
+
+
+def test_the_progress_of_a_table_is_a_row_an_arm() -> None:
+    progress: dict = {("mlm", "local-only"): (1, 2), ("mlm", "federated"): (0, 2), ("base", "as it is"): (1, 1)}
+    page = Page(Console(file=io.StringIO(), force_terminal=True))
+    page.cells(progress, "mlm, federated, seed 1")
+    text = page_text(page)
+    assert "1 of 2" in text and "0 of 2" in text and "federated" in text and "base" in text
+    log = Log(Console(file=io.StringIO(), width=110))
+    log.cells(progress, "mlm, federated, seed 1")
+    assert isinstance(log.console.file, io.StringIO)
+    assert log.console.file.getvalue() == "2 of 5 cells done; now mlm, federated, seed 1\n"
