@@ -1,13 +1,15 @@
 """`fednotes plan`: what a study will do, before anything runs."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from common.plan import StudyPlan, load_plan, plan_to_toml
-from common.plan_sections import Study
+from common.errors import InputError
+from common.plan import check_plan, load_plan, plan_to_toml
+from common.plan_sections import OBJECTIVES
 from common.results import NO_DP
 
 app = typer.Typer(help="Check a study plan, or see every key that one can have.", no_args_is_help=True)
@@ -26,13 +28,29 @@ def check(file: PlanFile, as_json: Json = False) -> None:
         print(f"{file} is valid: study {plan.study.name}, {NO_DP}.\nhash {plan.hash()}")
 
 
-@app.command(epilog="Examples:\n\n    fednotes plan show > study.toml\n\n    fednotes plan show study.toml --json")
+Kind = StrEnum("Kind", {kind: kind for kind in OBJECTIVES})  # type: ignore[misc]
+_SHOW = """Examples:
+
+    fednotes plan show > study.toml
+
+    fednotes plan show --objective declutr > study.toml
+
+    fednotes plan show study.toml --json
+"""
+
+
+@app.command(epilog=_SHOW)
 def show(
     file: Annotated[Path | None, typer.Argument(help="A plan; without one, the defaults.")] = None,
+    objective: Annotated[Kind | None, typer.Option(help="Whose defaults to show (default: mlm).")] = None,
     as_json: Json = False,
 ) -> None:
     """Print a plan with every default written out and a comment for each key."""
-    plan = load_plan(file) if file else StudyPlan(study=Study(name="my-study", seed=0))
+    if file and objective:
+        raise InputError("usage", "A plan has its objective; --objective is for the defaults.", "Give one of them.")
+    kind = objective.value if objective else "mlm"
+    defaults = {"study": {"name": "my-study"}, "objective": {"kind": kind}}
+    plan = load_plan(file) if file else check_plan(defaults, "the defaults")
     if as_json:
         print(json.dumps(plan.model_dump(mode="json") | {"hash": plan.hash()}, indent=2))
     else:

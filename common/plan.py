@@ -104,6 +104,8 @@ def parse_plan(text: str, name: str = "the plan") -> StudyPlan:
         raise InputError(
             "plan-invalid", f"{name} is not TOML: {error}.", "See `fednotes plan show` for the form."
         ) from None
+    if "arms" in raw:
+        raise InputError("plan-invalid", f"{name} is a table of several studies.", "Give it to `fednotes compare`.")
     return check_plan(raw, name)
 
 

@@ -93,10 +93,11 @@ def inspect_command(
     from common.plan import load_plan
     from common.plan_sections import EncoderPlan
 
-    encoder = load_plan(plan).encoder if plan else EncoderPlan()
+    study = load_plan(plan) if plan else None
+    encoder = study.encoder if study else EncoderPlan()
     with _progress() as progress:
         store = prepare(source, load_tokenizer(encoder.base), INSPECTION_KEY, cache or default_cache(), progress)
-    inspection = inspect(store, encoder.max_length)
+    inspection = inspect(store, encoder.max_length, study)
     if json:
         typer.echo(inspection.model_dump_json(indent=2))
     else:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from client.notes.intake import Intake
 from client.notes.split import SET_ASIDE
 from client.notes.store import NoteStore
+from client.objectives.usage import usage
+from common.plan import StudyPlan
 
 # Every note is read between two special tokens.
 SPECIAL_TOKENS = 2
@@ -25,11 +27,22 @@ class Spread(BaseModel):
     quantiles: dict[str, float]
 
 
+class Use(BaseModel):
+    """How a plan's objective would use the training notes: whole, in part, or not at all, for they are too short."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objective: str
+    whole: int
+    shortened: int
+    too_short: int
+
+
 class Inspection(BaseModel):
     """Lengths and tokens are of the notes that were not set aside, counts of categories and labels too (None: `none`).
 
     `truncated_notes` have more tokens than a sequence of `max_length` has room for; `truncated_share` is the share of
-    all tokens that falls behind the cut.
+    all tokens that falls behind the cut. `use` is there where a plan was given.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,13 +53,14 @@ class Inspection(BaseModel):
     max_length: int
     truncated_notes: int
     truncated_share: float
+    use: Use | None
     categories: dict[str, int]
     labels: dict[str, int]
     sites: dict[str, int]
 
 
-def inspect(store: NoteStore, max_length: int) -> Inspection:
-    """The figures of a whole store, for sequences of at most `max_length` tokens."""
+def inspect(store: NoteStore, max_length: int, plan: StudyPlan | None = None) -> Inspection:
+    """The figures of a whole store, for sequences of at most `max_length` tokens, and under a plan."""
     kept = store.view(np.flatnonzero(store.column("split") != SET_ASIDE))
     room = max_length - SPECIAL_TOKENS
     cut = np.maximum(kept.lengths - room, 0)
@@ -57,10 +71,17 @@ def inspect(store: NoteStore, max_length: int) -> Inspection:
         max_length=max_length,
         truncated_notes=int((cut > 0).sum()),
         truncated_share=float(cut.sum() / max(int(kept.lengths.sum()), 1)),
+        use=_use(store, plan) if plan else None,
         categories=_count(kept.column("category")),
         labels=_count(kept.column("label")),
         sites=_count(kept.column("site")),
     )
+
+
+def _use(store: NoteStore, plan: StudyPlan) -> Use:
+    found = usage(plan, store.lengths[store.split_indices("train")])
+    kind = plan.objective.kind
+    return Use(objective=kind, whole=found.whole, shortened=found.shortened, too_short=found.too_short)
 
 
 def _spread(lengths: NDArray[np.integer]) -> Spread:

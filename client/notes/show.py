@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from client.notes.duplicates import MIN_WORDS
-from client.notes.inspect import QUANTILES, Inspection
+from client.notes.inspect import QUANTILES, Inspection, Use
 
 # Rows of a table of categories or of broken rows; JSON lists them all.
 MOST = 30
@@ -56,6 +56,7 @@ def _lengths(inspection: Inspection) -> Table:
         caption=(
             f"At {inspection.max_length} tokens {inspection.truncated_notes:,} notes are cut, "
             f"and {inspection.truncated_share:.1%} of all tokens fall behind the cut."
+            + (f" {_use(use)}" if (use := inspection.use) else "")
         ),
     )
     table.add_column("")
@@ -65,6 +66,13 @@ def _lengths(inspection: Inspection) -> Table:
         figures = (spread.mean, *spread.quantiles.values())
         table.add_row(name, f"{spread.total:,}", *(f"{figure:,.0f}" for figure in figures))
     return table
+
+
+def _use(use: Use) -> str:
+    return (
+        f"The plan's objective, {use.objective}, would use {use.whole:,} of the training notes whole and "
+        f"{use.shortened:,} in part; {use.too_short:,} are too short for it."
+    )
 
 
 def _counts(title: str, counts: dict[str, int]) -> Table:

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import tomli_w
+from typer.testing import CliRunner
 
+from common.cli import app
 from common.errors import InputError
 from common.plan import parse_plan, plan_to_toml
 from common.plan_sections import OBJECTIVES, Declutr, NoteCategory
@@ -187,3 +189,19 @@ def test_categories_are_two_or_more_and_none_twice() -> None:
 )
 def test_a_head_is_shared_where_all_sites_have_one_list(objective: str, outputs: int) -> None:
     assert parse_plan(objective).shared_categories == outputs
+
+
+def test_a_table_is_no_plan() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_plan('[study]\nname = "a"\n[[arms]]\nname = "x"\n', "table.toml")
+    assert "table of several studies" in str(caught.value)
+    assert "fednotes compare" in caught.value.next_step
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_the_defaults_of_every_objective_can_be_shown(kind: str) -> None:
+    done = CliRunner().invoke(app, ["show", "--objective", kind])
+    assert done.exit_code == 0
+    plan = parse_plan(done.output)
+    assert plan.objective.kind == kind
+    assert all(f"{key} = " in done.output for key in OBJECTIVES[kind].model_fields)

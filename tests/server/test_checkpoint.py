@@ -16,7 +16,7 @@ from common.results import HeldOut, Round, SiteFacts, SiteRound
 from server.checkpoint import KEPT, State, load_checkpoint, save_checkpoint
 
 PLAN = "0" * 64
-FACTS = SiteFacts(name="Élise", train=3, dev=2, test=1, set_aside=0, tokens=99)
+FACTS = SiteFacts(name="Élise", train=3, dev=2, test=1, set_aside=0, tokens=99, whole=2, shortened=1, too_short=0)
 
 
 def state(number: int, plan: str = PLAN) -> State:

@@ -34,7 +34,8 @@ def test_json_holds_the_figures(tmp_path: Path, cache: Path) -> None:
     with path.open("a") as stream:
         stream.write(f"104,too,many,{SECRET}\n")
     plan = tmp_path / "plan.toml"
-    plan.write_text('[study]\nname = "x"\n[encoder]\nmax_length = 64\n')
+    objective = '[objective]\nkind = "declutr"\nmin_span = 40\nmax_span = 60\n'
+    plan.write_text('[study]\nname = "x"\n[encoder]\nmax_length = 64\n' + objective)
     options = ("--text-column", "body", "--category-column", "ward", "--skip-bad", "1", "--plan", plan)
     result = run(path, *options, "--cache", cache, "--json")
     assert result.exit_code == 0, result.output
@@ -49,6 +50,9 @@ def test_json_holds_the_figures(tmp_path: Path, cache: Path) -> None:
     assert found["words"]["quantiles"]["least"] == 31 and found["words"]["quantiles"]["most"] == 130
     assert found["words"]["total"] == sum(len(row["body"].split()) for row in ROWS) - 3
     assert found["max_length"] == 64 and found["truncated_notes"] > 90 and 0.5 < found["truncated_share"] < 1
+    use = found["use"]
+    assert use["objective"] == "declutr" and min(use["whole"], use["shortened"], use["too_short"]) > 0
+    assert use["whole"] + use["shortened"] + use["too_short"] == intake["splits"]["train"]
 
 
 @pytest.mark.usefixtures("bert")
