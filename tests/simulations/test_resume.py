@@ -116,7 +116,7 @@ def test_two_at_once_do_not_share_a_run(
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
-    line = [*command, "simulate", str(plan_file(federation={"rounds": 50})), "--notes", notes_file, "--out", str(run)]
+    line = [*command, "simulate", str(plan_file(federation={"rounds": 500})), "--notes", notes_file, "--out", str(run)]
     process = subprocess.Popen([*line, "--quiet"], env=environment, cwd=tmp_path)
     try:
         while process.poll() is None and not (run / "checkpoints" / "round-0001").exists():

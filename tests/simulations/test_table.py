@@ -51,7 +51,7 @@ def table_file(tmp_path: Path, make_plan: Callable[..., StudyPlan]) -> Callable[
 def enough_notes(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Notes of two hospitals, so many that each has a task that can be scored."""
     path = tmp_path_factory.mktemp("table") / "notes.jsonl"
-    write_jsonl(path, notes=500, hospitals=2)
+    write_jsonl(path, notes=900, hospitals=2)
     return str(path)
 
 
