@@ -67,8 +67,10 @@ def train_cell(
     tensors: dict[str, Tensors] = {}
     consumed = Consumed()
     for owner, members in groups.items():
-        base = str(Place(run.path, arm.start, place.setting, place.seed).model(owner)) if arm.start else None
-        plan = table.plan(arm, place.seed, base)
+        base = Place(run.path, arm.start, place.setting, place.seed).model(owner) if arm.start else None
+        if base is not None and not base.exists():
+            continue  # the site could not train alone there either
+        plan = table.plan(arm, place.seed, str(base) if base else None)
         stores = {name: notes[name] for name in members}
         try:
             tensors[owner], took = _study(run, place, plan, owner, stores, display)
