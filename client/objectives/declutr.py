@@ -7,7 +7,9 @@ are read twice and only one is in memory at a time (gradient caching, Gao et al.
 gradient, then the contrastive loss and its gradient at the embeddings, then each piece again, to take it further back.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,7 +26,8 @@ from common.encoder import Encoder, mean_pool
 from common.plan import StudyPlan
 from common.plan_sections import Declutr as DeclutrPlan
 
-_PIECES = 6  # that a batch is read in where memory is no matter: enough that little is padded
+_PIECES = 4  # that a batch is read in where memory is no matter: enough that little is padded, few enough to be cheap
+_WIDTHS = 8  # in bfloat16, pieces are as wide as a multiple of this: the processor keeps kernels for every shape it met
 
 
 class Declutr(Objective):
@@ -106,6 +109,10 @@ class Declutr(Objective):
         return self._loss(batch, self._contrast(batch, torch.cat([vectors for vectors, _ in found])), mlm)
 
     def backward(self, encoder: Encoder, batch: Batch, compute: Compute) -> Loss:
+        with _sparse_words(encoder):
+            return self._backward(encoder, batch, compute)
+
+    def _backward(self, encoder: Encoder, batch: Batch, compute: Compute) -> Loss:
         rows, at_once = len(batch.tensors["width"]), self.plan.spans_at_once
         if at_once is None or rows <= at_once:
             return super().backward(encoder, batch, compute)
@@ -150,9 +157,11 @@ class Declutr(Objective):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings [r, H] of a piece of the rows, and the summed cross-entropy of its masked tokens."""
         t = batch.tensors
-        width = int(t["width"][piece.start])  # the longest first
+        ids, width = t["input_ids"], int(t["width"][piece.start])  # the longest first
+        if torch.is_autocast_enabled(ids.device.type):
+            width = min(-(-width // _WIDTHS) * _WIDTHS, ids.shape[1])
         attention = t["attention_mask"][piece, :width]
-        states = encoder.hidden(t["input_ids"][piece, :width], attention)
+        states = encoder.hidden(ids[piece, :width], attention)
         mlm = torch.zeros((), device=states.device)
         here = (t["row"] >= piece.start) & (t["row"] < piece.stop)
         if predict and here.any():
@@ -193,6 +202,25 @@ def _apart(notes: Sequence[TokenisedNote]) -> np.ndarray:
             if same_patient or (one.group >= 0 and one.group == other.group):
                 apart[a, b] = apart[b, a] = False
     return apart
+
+
+@contextlib.contextmanager
+def _sparse_words(encoder: Encoder) -> Iterator[None]:
+    """Each piece adds to the gradient of the word embeddings only in the rows of its own words.
+
+    On a processor, a matrix of the whole vocabulary for each piece took a tenth of a step.
+    """
+    words = cast(torch.nn.Embedding, encoder.body.get_input_embeddings())
+    if words.weight.device.type != "cpu" or not words.weight.requires_grad:
+        yield
+        return
+    if words.weight.grad is None:
+        words.weight.grad = torch.zeros_like(words.weight)
+    words.sparse = True
+    try:
+        yield
+    finally:
+        words.sparse = False
 
 
 def _dice(device: torch.device) -> torch.Tensor:
