@@ -14,14 +14,13 @@ from client.objectives.usage import round_steps
 from client.site import open_site
 from common.messages import Tensors
 from common.plan import StudyPlan
+from common.results import POOLED
 from server.app import CHECKPOINTS
 from server.app import app as server_app
 from server.checkpoint import load_checkpoint
 from simulations.engines import run_inprocess
 from simulations.partition import slug, write_site
 from simulations.run_folder import RunFolder
-
-POOLED = "(all sites)"
 
 
 def alone(plan: StudyPlan, steps: int) -> StudyPlan:

@@ -13,9 +13,10 @@ import pytest
 import tomli_w
 
 from common.errors import InputError
-from common.plan import StudyPlan
+from common.plan import StudyPlan, load_plan
 from common.results import POOLED, TOGETHER
 from common.table import Table
+from simulations.cli import STUDIES
 from simulations.synthetic_notes import write_jsonl
 from simulations.table.plan import is_table, load_table
 from tests.simulations.conftest import Fednotes
@@ -146,9 +147,12 @@ def test_a_table_is_for_compare(table_file: Callable[..., Path], fednotes: Fedno
     assert "fednotes compare" in done.stderr
 
 
-def test_the_tables_that_ship_are_valid() -> None:
-    studies = Path(__file__).parents[2] / "simulations" / "studies"
-    tables = [path for path in studies.glob("*.toml") if is_table(path)]
-    assert tables
-    for path in tables:
-        load_table(path)
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_studies_that_ship_are_valid(path: Path) -> None:
+    study = load_table(path).common if is_table(path) else load_plan(path)
+    assert study.study.name == path.stem
+
+
+def test_the_table_of_the_paper_and_the_best_plan_ship() -> None:
+    assert is_table(STUDIES / "paper.toml")
+    assert not is_table(STUDIES / "best.toml")
