@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from scipy import special
 
-from common.results import POOLED, Estimate, Mode, ModelName, TaskScore
+from common.results import POOLED, TOGETHER, Estimate, Mode, ModelName, TaskScore
 from common.table import Cell, Setting, Table
 from server.figures.style import BLUE, GREEN, GREY, MODEL_LABELS, MODEL_MARKS, ORANGE, SKY, VERMILION, Mark, marks
 
@@ -91,10 +91,10 @@ class Rows:
 
     @property
     def sites(self) -> list[str]:
-        """Every site, in the study's order; one that only a score names comes after. Not the pooled notes."""
+        """Every site, in the study's order; one that only a score names comes after."""
         scored = (site for scores in self._scores.values() for site, _, _ in scores)
         names = dict.fromkeys([*(facts.name for facts in self.table.sites), *scored])
-        return [name for name in names if name != POOLED]
+        return [name for name in names if name not in (POOLED, TOGETHER)]
 
     @property
     def place(self) -> Place:
@@ -116,7 +116,7 @@ class Rows:
         return {seed: score for seed, score in found.items() if score}
 
     def at(self, row: Row, column: Column, place: Place) -> Value | None:
-        """What stands in the row: at one site (or `POOLED`), or the mean of the sites' scores."""
+        """What stands in the row: at one site (or `POOLED`, or `TOGETHER`), or the mean of the sites' scores."""
         return self._of_sites(row, column) if place is MEAN_OF_SITES else self._of_site(row, column, place)
 
     def _of_site(self, row: Row, column: Column, site: str) -> Value | None:
@@ -143,7 +143,7 @@ class Rows:
         return Value(over_seeds(means), "seeds" if len(means) > 1 else "", len(means), len(common), n_test)
 
     def _places(self) -> Iterable[tuple[Row, str]]:
-        return ((row, site) for row in self.all for site in (POOLED, *self.sites))
+        return ((row, site) for row in self.all for site in (POOLED, TOGETHER, *self.sites))
 
 
 def model_label(name: str) -> str:

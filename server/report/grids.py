@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.results import POOLED, Mode
+from common.results import POOLED, TOGETHER, Mode
 from common.table import Arm
 from server.figures.rows import MEAN_OF_SITES, Column, Place, Row, Rows, Value, student
 from server.figures.style import MODE_LABELS, Mark
@@ -142,7 +142,11 @@ def _heading(mode: Mode, columns: list[Column], values: dict[tuple[Row, Column],
 def _where(place: Place) -> str:
     if place is MEAN_OF_SITES:
         return "mean over the sites"
-    return "pooled test notes of all sites" if place == POOLED else place
+    names = {
+        POOLED: "pooled test notes of all sites, one probe",
+        TOGETHER: "all sites' test notes, each site's own probe",
+    }
+    return names.get(place, place)
 
 
 def _notes(rows: Rows, columns: list[Column], place: Place, seeds: int) -> list[str]:

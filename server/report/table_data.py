@@ -1,6 +1,6 @@
 """The data behind the figures of a table, and what each cell consumed: plain cells, which the template escapes."""
 
-from common.results import POOLED, Mode, TaskScore
+from common.results import POOLED, TOGETHER, Mode, TaskScore
 from common.table import Cell, Difference, Setting
 from server.figures.differences import against, labels_a_class, row_of
 from server.figures.rows import Column, Rows
@@ -83,7 +83,7 @@ def consumed_table(rows: Rows) -> Table:
 
 def support_tables(rows: Rows, task: str) -> Table:
     """What the scores of a task stand on, the pooled test notes first."""
-    order = {site: i for i, site in enumerate([POOLED, *rows.sites])}
+    order = {site: i for i, site in enumerate([POOLED, TOGETHER, *rows.sites])}
     scores: list[TaskScore] = [s for cell in rows.table.cells for s in cell.scores if s.task == task]
     return support_of(sorted(scores, key=lambda score: order.get(score.site, len(order))))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from common.results import POOLED, EmbeddingMap
+from common.results import POOLED, TOGETHER, EmbeddingMap
 from common.table import Table
 from server.figures.differences import difference_forest, pooled_differences
 from server.figures.rows import MEAN_OF_SITES, Rows, model_label
@@ -46,7 +46,7 @@ class TablePage:
         rows = self.rows
         return {
             "name": task,
-            "grids": [grid for place in (POOLED, MEAN_OF_SITES) for grid in grids(rows, task, place)],
+            "grids": [grid for place in (POOLED, TOGETHER, MEAN_OF_SITES) for grid in grids(rows, task, place)],
             "sites": [(site, grids(rows, task, site)) for site in rows.sites],
             "support": table_data.support_tables(rows, task),
         }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from example_summary import CLASSES, site_facts
 
-from common.results import POOLED, Estimate, FewShot, Mode, ModelName, NotScored, Space, TaskScore, Verdict
+from common.results import POOLED, TOGETHER, Estimate, FewShot, Mode, ModelName, NotScored, Space, TaskScore, Verdict
 from common.table import Arm, Cell, Consumed, Difference, Setting, SiteSpace, Table
 
 SITES = ["Northgate General", "St Brigid's", "Harbour Clinic"]
@@ -89,7 +89,7 @@ def _cell(
         else Consumed(),
         scores=[
             _score(draw, arm.name, setting, site, task, mode, () if arm.name == "majority" else shots)
-            for site in places
+            for site in [*places, TOGETHER]
             for task in tasks
             for mode in modes
         ],

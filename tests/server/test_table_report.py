@@ -11,7 +11,7 @@ from example_table import ARMS, SHOTS, SITES, example_table
 from page_tags import HOSTILE, Tags, without_plotly
 from plotly.offline import get_plotlyjs
 
-from common.results import POOLED, Estimate
+from common.results import POOLED, TOGETHER, Estimate
 from common.table import Arm, Cell, Table
 from server.figures.differences import difference_forest, pooled_differences
 from server.figures.rows import MEAN_OF_SITES, Column, Row, Rows, over_seeds, student
@@ -87,8 +87,9 @@ def test_one_seed_keeps_the_interval_of_its_score() -> None:
 
 
 def test_the_mean_over_sites_is_taken_within_a_seed_first() -> None:
-    # seed 1: (0.6 + 0.8) / 2 = 0.70; seed 2: (0.7 + 0.9) / 2 = 0.80. The pooled score has no part in it.
-    rows = two_seeds({POOLED: 0.1, SITES[0]: 0.6, SITES[1]: 0.8}, {POOLED: 0.1, SITES[0]: 0.7, SITES[1]: 0.9})
+    # seed 1: (0.6 + 0.8) / 2 = 0.70; seed 2: (0.7 + 0.9) / 2 = 0.80. What is of all sites has no part in it.
+    of_all = {POOLED: 0.1, TOGETHER: 0.2}
+    rows = two_seeds(of_all | {SITES[0]: 0.6, SITES[1]: 0.8}, of_all | {SITES[0]: 0.7, SITES[1]: 0.9})
     value = rows.at(MLM, FROZEN, MEAN_OF_SITES)
     assert value is not None
     assert value.estimate.value == pytest.approx(0.75)
