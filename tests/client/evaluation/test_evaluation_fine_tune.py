@@ -57,18 +57,20 @@ def test_it_learns_and_leaves_the_encoder_as_it_was(
 ) -> None:
     encoder, store = load_encoder(bases[family]), task_stores[family]
     data, rows = task_of(store), np.arange(4)
+    # At twice this rate adapters learn all of it from most seeds, and on most processors.
+    settings: dict[str, Any] = {"mode": mode, "evaluation": EVALUATION.model_copy(update={"lora_learning_rate": 1e-2})}
     before, drawn = tensors_digest(encoder.tensors().items()), torch.random.get_rng_state()
     vectors = embed_notes(encoder, store, rows, max_length=32, precision="float32")
-    tuned = tune(encoder, store, data, mode=mode)
-    assert macro_f1(data.test_labels, tuned.labels) > 0.6  # the majority class alone: 1/6
+    tuned = tune(encoder, store, data, **settings)
+    assert macro_f1(data.test_labels, tuned.labels) > 0.85  # the majority class alone: 1/6
     assert tuned.scores.shape == (30, 3) and tuned.scores.sum(axis=1) == pytest.approx(np.ones(30))
     assert (tuned.classes[tuned.scores.argmax(axis=1)] == tuned.labels).all()
     assert tensors_digest(encoder.tensors().items()) == before
     assert torch.equal(torch.random.get_rng_state(), drawn)
     assert np.array_equal(embed_notes(encoder, store, rows, max_length=32, precision="float32"), vectors)
-    again = tune(encoder, store, data, mode=mode)
+    again = tune(encoder, store, data, **settings)
     assert np.array_equal(again.scores, tuned.scores) and again.history == tuned.history
-    assert not np.array_equal(tune(encoder, store, data, mode=mode, seed=1).scores, tuned.scores)
+    assert not np.array_equal(tune(encoder, store, data, **settings, seed=1).scores, tuned.scores)
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_without_dev_notes_a_part_of_the_train_notes_stops_it(
     tuned = tune(encoder, bert, data)
     held = held_out(data.train_labels, 0)
     assert held.sum() == 9 and learned == set(train.rows[~held].tolist())
-    assert tuned.history and macro_f1(data.test_labels, tuned.labels) > 0.6
+    assert tuned.history and macro_f1(data.test_labels, tuned.labels) > 0.85
 
 
 def test_a_few_dev_notes_or_one_class_of_them_stop_nothing(
