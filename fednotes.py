@@ -6,6 +6,7 @@ import sys
 import typer
 from rich.console import Console
 
+import client.cli
 import client.evaluation.cli
 import client.notes.cli
 import common.cli
@@ -22,6 +23,7 @@ simulations.cli.register(app)
 client.evaluation.cli.register(app)
 app.add_typer(common.cli.app, name="plan")
 app.add_typer(client.notes.cli.app, name="notes")
+app.add_typer(client.cli.app, name="site")
 
 
 def main() -> None:

@@ -4,9 +4,9 @@ A handler never lets an exception out: Flower would send its text to the coordin
 details; only a code leaves.
 """
 
+import dataclasses
 import functools
 import logging
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +19,22 @@ from flwr.clientapp import ClientApp
 from client.device import pick_device, release_memory
 from client.evaluation.round_space import round_space
 from client.heads import load_heads, save_heads
+from client.leaving import plain_receipt, train_receipt
 from client.notes.store import NoteStore
 from client.objectives import Objective, make_objective
+from client.objectives.declutr_public import no_public_text
 from client.objectives.usage import round_steps
-from client.site import Site, open_site, site_facts
-from client.training import held_out_loss, held_out_rows, site_key, train, usable
+from client.private_round import Terms, check_policy, private_round
+from client.receipt import write_receipt
+from client.site import Site, open_site, private_facts, site_facts
+from client.training import check_finite, held_out_loss, held_out_rows, site_key, train, usable
+from client.units import units_of
 from common import messages
 from common.encoder import Encoder, load_encoder, load_tokenizer
 from common.errors import FednotesError
 from common.plan import StudyPlan
+from common.plan_sections import Trainable
+from common.trainable import train_only
 
 log = logging.getLogger("fednotes.site")
 app = ClientApp()
@@ -42,8 +49,9 @@ def on_step(site: str, done: int, steps: int) -> None: ...
 class Worker:
     """One model in memory, reused over rounds and, in a simulation, over sites."""
 
-    def __init__(self, base: str, seed: int) -> None:
+    def __init__(self, base: str, seed: int, trainable: Trainable, lora_rank: int) -> None:
         self.encoder: Encoder = load_encoder(base, seed)
+        train_only(self.encoder, trainable, lora_rank, seed)
         # A fresh head is the same at every site, for it is drawn from the study's seed: this is where sites start.
         self.initial = {name: p.detach().clone() for name, p in self.encoder.tensors().items()}
         cast(torch.nn.Module, self.encoder.model).to(pick_device())
@@ -57,9 +65,14 @@ class Worker:
         self.encoder.load(request.arrays)
 
 
+def worker(plan: StudyPlan) -> Worker:
+    """The model that stays in memory, as long as plans ask for the same."""
+    return _worker(plan.encoder.base, plan.study.seed, plan.training.trainable, plan.training.lora_rank)
+
+
 @functools.lru_cache(maxsize=1)
-def worker(base: str, seed: int) -> Worker:
-    return Worker(base, seed)
+def _worker(base: str, seed: int, trainable: Trainable, lora_rank: int) -> Worker:
+    return Worker(base, seed, trainable, lora_rank)
 
 
 @functools.lru_cache(maxsize=256)
@@ -105,7 +118,17 @@ def describe(message: Message, context: Context) -> Message:
             f"{site.name} has {notes_used} training notes that the objective can use; {facts.too_short} are too short.",
             "Add notes, lower min_notes, or lower objective.min_span.",
         )
-    make_objective(plan, load_tokenizer(plan.encoder.base), notes)  # what else it needs is missing now, not in round 1
+    # What else it needs is missing now, not in round 1.
+    objective = make_objective(plan, load_tokenizer(plan.encoder.base), notes)
+    terms = None
+    if privacy := plan.privacy:
+        terms = Terms.of(plan, privacy, len(units_of(notes, usable(objective, notes, "train"), privacy.unit)))
+        if objective.needs_public_text and site.config.public is None:
+            raise no_public_text()
+        facts = private_facts(facts, terms.units, site.config.policy)
+    check_policy(site, plan, terms)
+    said = facts.model_dump(exclude={"name"}, exclude_none=True)
+    write_receipt(site.folder, plain_receipt("describe", plan, messages.read_run(message), 0, said))
     return messages.facts_reply(facts, message)
 
 
@@ -118,33 +141,37 @@ def train_round(message: Message, context: Context) -> Message:
     plan = request.plan
     site, notes = _site(context, plan)
     heads = site.folder / "heads"
-    work = worker(plan.encoder.base, plan.study.seed)
+    work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
     work.load(request, objective, heads)
-    steps = round_steps(plan, notes.lengths[notes.split_indices("train")])
-    trained = train(
-        work.encoder,
-        objective,
-        notes,
-        plan.training,
-        key=site_key(plan.study.seed, site.name),
-        first_step=(request.round - 1) * steps,
-        steps=steps,
-        total_steps=plan.federation.rounds * steps,
-        proximal_mu=request.proximal_mu,
-        on_step=functools.partial(on_step, site.name),
-    )
-    release_memory()
-    if not all(math.isfinite(float(p.detach().sum())) for p in work.encoder.tensors().values()):
-        raise FednotesError(
-            "diverged", f"Training at {site.name} gave NaN or infinity.", "Lower training.learning_rate."
+    save = functools.partial(save_heads, heads, request.round, work.encoder, plan.federation.share)
+    report = functools.partial(on_step, site.name)
+    done = None
+    if plan.privacy:
+        done = private_round(site, notes, request, work.encoder, objective, save, report)
+        reply, update = done.reply, done.update
+    else:
+        steps = round_steps(plan, notes.lengths[notes.split_indices("train")])
+        trained = train(
+            work.encoder,
+            objective,
+            notes,
+            plan.training,
+            key=site_key(plan.study.seed, site.name),
+            first_step=(request.round - 1) * steps,
+            steps=steps,
+            total_steps=plan.federation.rounds * steps,
+            proximal_mu=request.proximal_mu,
+            on_step=report,
         )
-    share = plan.federation.share
-    save_heads(heads, request.round, work.encoder, share)
-    update = {name: p.detach().cpu().numpy() for name, p in work.encoder.shared(share).items()}
-    count = len(usable(objective, notes, "train"))
-    seconds = time.perf_counter() - started
-    reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, seconds, trained.parts)
+        check_finite(work.encoder)
+        save()
+        update = {name: p.detach().cpu().numpy() for name, p in work.encoder.shared(plan.federation.share).items()}
+        count = len(usable(objective, notes, "train"))
+        seconds = time.perf_counter() - started
+        reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, seconds, trained.parts)
+    release_memory()
+    write_receipt(site.folder, train_receipt(request, reply, update, done))
     return messages.train_reply(reply, update, message)
 
 
@@ -155,9 +182,12 @@ def evaluate_round(message: Message, context: Context) -> Message:
     request = messages.read_request(message)
     plan = request.plan
     site, notes = _site(context, plan)
-    work = worker(plan.encoder.base, plan.study.seed)
+    if plan.privacy and not site.config.policy.release_uncovered:
+        raise FednotesError("withheld", "A held-out loss is not covered by the study's epsilon.")
+    work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
-    work.load(messages.Request(plan, request.round + 1, request.arrays, 0.0), objective, site.folder / "heads")
+    after = dataclasses.replace(request, round=request.round + 1)
+    work.load(after, objective, site.folder / "heads")
     key, most = site_key(plan.study.seed, site.name), plan.evaluation.held_out_notes
     found = held_out_loss(work.encoder, objective, notes, plan.training, key=key, most_notes=most)
     if not found.notes:
@@ -171,4 +201,7 @@ def evaluate_round(message: Message, context: Context) -> Message:
         rows = held_out_rows(notes, notes.split_indices("dev"), key, most)
         space = round_space(work.encoder, notes, rows, plan, request.round, site.folder)
     reply = messages.EvaluateReply(found.loss, found.notes, found.tokens, found.parts, space)
+    said = {"loss": found.loss, "notes": found.notes, "tokens": found.tokens} | found.parts
+    said |= space.model_dump(exclude_none=True) if space else {}
+    write_receipt(site.folder, plain_receipt("evaluate", plan, request.run, request.round, said))
     return messages.evaluate_reply(reply, message)

@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,22 +24,33 @@ SITE_FILE = "site.toml"
 
 
 class Policy(BaseModel):
-    """What a site lets out beside weights, counts and losses. Vectors never leave, whatever stands here.
+    """What a site agrees to, beyond what any plan says: it can only be stricter. Vectors never leave, whatever stands
+    here.
 
-    `release_embedding_space`: figures of the embedding space (`common.results.Space`) of its held-out notes, where the
-    study's plan asks for them.
+    `release_embedding_space`: figures of the embedding space (`common.results.Space`) of its held-out notes leave,
+    where the study's plan asks for them.
+    `require_privacy`: no study without differential privacy.
+    `unit`: "patient" refuses plans that protect single notes.
+    `max_epsilon`: most that all studies together may spend of the ledger.
+    `release_uncovered`: with private training, exact counts of notes, held-out losses and figures of the embedding
+    space leave, too. No epsilon covers them: it is for simulations.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     release_embedding_space: bool = False
+    require_privacy: bool = False
+    unit: Literal["patient", "note"] = "note"
+    max_epsilon: float | None = Field(None, gt=0.0, allow_inf_nan=False)
+    release_uncovered: bool = False
 
 
 class SiteConfig(BaseModel):
     """The contents of `site.toml`.
 
     `split_key` (hex) keys the hash that splits patients; a site keeps it to itself. `rows` names a NumPy file of row
-    numbers, for virtual hospitals that share one source. Relative paths are relative to the file.
+    numbers, for virtual hospitals that share one source. `public` is text that is no secret, for private contrastive
+    training. Relative paths are relative to the file.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +62,7 @@ class SiteConfig(BaseModel):
     rows: Path | None = None
     min_notes: int = Field(20, ge=1)
     tasks: list[Task] = []
+    public: NotesSource | None = None
     policy: Policy = Policy()
 
     @field_validator("tasks")
@@ -88,6 +100,13 @@ class Site:
         store = prepare(self.config.notes, tokenizer, self.split_key, self.cache, progress)
         return store if self.config.rows is None else store.view(np.load(self.folder / self.config.rows))
 
+    def public_notes(self, tokenizer: "PreTrainedTokenizerBase") -> "NoteStore | None":
+        """The site's public text, prepared as its notes are; None where it has none."""
+        from client.notes.store import prepare
+
+        public = self.config.public
+        return None if public is None else prepare(public, tokenizer, b"public text", self.cache)
+
 
 def open_site(folder: Path) -> Site:
     """Open a site by its folder. Raises InputError that lists every violation of its `site.toml`."""
@@ -105,10 +124,23 @@ def open_site_file(path: Path) -> SiteConfig:
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, d['loc']))}: {d['msg']}" for d in error.errors(include_url=False)]
         raise InputError("site-invalid", f"{path} is not valid:\n" + "\n".join(lines), "Mend the file.") from None
-    if config.notes.is_database:
-        return config
-    notes = config.notes.model_copy(update={"source": str(path.parent / config.notes.source)})
-    return config.model_copy(update={"notes": notes})
+    public = config.public and _beside(path, config.public)
+    return config.model_copy(update={"notes": _beside(path, config.notes), "public": public})
+
+
+def _beside(path: Path, source: NotesSource) -> NotesSource:
+    """A source whose file is named from where `site.toml` is."""
+    if source.is_database:
+        return source
+    return source.model_copy(update={"source": str(path.parent / source.source)})
+
+
+def private_facts(facts: SiteFacts, units: int, policy: Policy) -> SiteFacts:
+    """What a site says of itself to a private study: how many units train; the rest where its policy releases it."""
+    if policy.release_uncovered:
+        return facts.model_copy(update={"units": units})
+    counts = dict.fromkeys(set(SiteFacts.model_fields) - {"name", "units"}, 0)
+    return SiteFacts.model_validate({"name": facts.name, "units": units} | counts)
 
 
 def site_facts(name: str, notes: "NoteStore", plan: StudyPlan) -> SiteFacts:

@@ -18,6 +18,7 @@ from client.device import autocast, training_attention
 from client.notes.store import NoteStore
 from client.objectives import Loss, Objective
 from common.encoder import Encoder
+from common.errors import FednotesError
 from common.plan_sections import Training
 
 _ORDER, _MASKS, _DROPOUT, _HELD_OUT = range(4)  # streams of random numbers
@@ -165,6 +166,12 @@ def usable(objective: Objective, notes: NoteStore, split: str) -> np.ndarray:
     """The notes of a split that the objective can use."""
     rows = notes.split_indices(split)
     return rows[objective.usage(notes.lengths[rows]).used]
+
+
+def check_finite(encoder: Encoder) -> None:
+    """Raises FednotesError `diverged`."""
+    if not all(math.isfinite(float(p.detach().sum())) for p in encoder.tensors().values()):
+        raise FednotesError("diverged", "Training gave NaN or infinity.", "Lower training.learning_rate.")
 
 
 def make_optimiser(encoder: Encoder, plan: Training, device: torch.device) -> torch.optim.AdamW:

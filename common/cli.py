@@ -10,9 +10,10 @@ import typer
 from common.errors import InputError
 from common.plan import check_plan, load_plan, plan_to_toml
 from common.plan_sections import OBJECTIVES
-from common.results import NO_DP
+from common.privacy_cli import PRIVACY_EXAMPLES, privacy_command
 
 app = typer.Typer(help="Check a study plan, or see every key that one can have.", no_args_is_help=True)
+app.command("privacy", epilog=PRIVACY_EXAMPLES)(privacy_command)
 
 PlanFile = Annotated[Path, typer.Argument(help="The plan, a TOML file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -23,9 +24,9 @@ def check(file: PlanFile, as_json: Json = False) -> None:
     """Check a plan: prints its hash, or every mistake at once (exit code 2)."""
     plan = load_plan(file)
     if as_json:
-        print(json.dumps({"valid": True, "study": plan.study.name, "hash": plan.hash(), "privacy": NO_DP}))
+        print(json.dumps({"valid": True, "study": plan.study.name, "hash": plan.hash(), "privacy": plan.privacy_words}))
     else:
-        print(f"{file} is valid: study {plan.study.name}, {NO_DP}.\nhash {plan.hash()}")
+        print(f"{file} is valid: study {plan.study.name}, {plan.privacy_words}.\nhash {plan.hash()}")
 
 
 Kind = StrEnum("Kind", {kind: kind for kind in OBJECTIVES})  # type: ignore[misc]

@@ -48,18 +48,20 @@ class Encoder:
     category_head: "torch.nn.Linear | None" = None  # of the note-category objective; no part of what is saved
     category_head_shared: bool = False
 
-    def set_categories(self, count: int, shared: bool) -> None:
+    def set_categories(self, count: int, shared: bool, bias: bool = True) -> None:
         """A fresh linear head over `count` categories, all zeros, in place of any before; none where it is 0.
 
-        Zeros favour no category, and are the same at every site. `shared`: whether it travels with the body.
+        Zeros favour no category, and are the same at every site. `shared`: whether it travels with the body. Without
+        `bias` its rows are prototypes.
         """
         import torch
 
         self.category_head, self.category_head_shared = None, shared and count > 0
         if count:
-            self.category_head = torch.nn.Linear(self.hidden_size, count, device=next(self.model.parameters()).device)
-            torch.nn.init.zeros_(self.category_head.weight)
-            torch.nn.init.zeros_(self.category_head.bias)
+            device = next(self.model.parameters()).device
+            self.category_head = torch.nn.Linear(self.hidden_size, count, bias=bias, device=device)
+            for tensor in self.category_head.parameters():
+                torch.nn.init.zeros_(tensor)
 
     @property
     def body(self) -> "PreTrainedModel":
@@ -71,7 +73,14 @@ class Encoder:
 
     def hidden(self, input_ids: "torch.Tensor", attention_mask: "torch.Tensor") -> "torch.Tensor":
         """Last-layer token states [B, T, H] of token ids and mask, both [B, T]."""
-        return self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        import torch
+
+        positions = {}
+        if self.model.config.model_type in ("bert", "distilbert"):
+            # Left to themselves these embed positions once for all rows, and a row's own gradient could not be told.
+            rows, width = input_ids.shape
+            positions["position_ids"] = torch.arange(width, device=input_ids.device).expand(rows, width)
+        return self.body(input_ids=input_ids, attention_mask=attention_mask, **positions).last_hidden_state
 
     def embed(self, input_ids: "torch.Tensor", attention_mask: "torch.Tensor") -> "torch.Tensor":
         """Pooled embeddings [B, H], not normalised."""
@@ -91,12 +100,13 @@ class Encoder:
                 return model.decoder(model.head(states))
 
     def tensors(self) -> dict[str, "torch.nn.Parameter"]:
-        """Every trainable tensor by name, tied ones once."""
+        """Every trainable tensor by name, tied ones once (common/trainable.py says which are)."""
         head = self.category_head.named_parameters(prefix="category_head") if self.category_head else ()
-        return dict([*self.model.named_parameters(), *head])
+        return {name: p for name, p in [*self.model.named_parameters(), *head] if p.requires_grad}
 
     def shared(self, share: str) -> dict[str, "torch.nn.Parameter"]:
-        """The tensors that travel: the body, with "encoder+mlm-head" the MLM head, and a shared category head."""
+        """The tensors that travel, of those that learn: the body, with "encoder+mlm-head" the MLM head, and a shared
+        category head."""
         prefix = self.model.base_model_prefix + "."
 
         def travels(name: str) -> bool:

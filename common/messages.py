@@ -17,7 +17,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 
 from common.errors import FednotesError
 from common.plan import StudyPlan, parse_plan, plan_to_toml
-from common.results import SiteFacts, Space
+from common.plan_sections import Privacy
+from common.results import PrivacySpent, SiteFacts, Space
 
 ARRAYS, CONFIG, METRICS, WEIGHT = "arrays", "config", "metrics", "num-examples"
 DETAILS = "details"  # numbers that Flower's strategies should not average
@@ -33,9 +34,10 @@ class BadReply(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a site is asked to do: the plan, the round, and the shared tensors as they stand."""
+    """What a site is asked to do: the plan, the run (hex) and its round, and the shared tensors as they stand."""
 
     plan: StudyPlan
+    run: str
     round: int
     arrays: Tensors
     proximal_mu: float
@@ -43,14 +45,18 @@ class Request:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """What a site returns from training; `notes` (its training notes) weighs it in the average."""
+    """What a site returns from training; `notes` (its training notes) weighs it in the average.
+
+    With private training every site weighs 1, tokens and seconds are withheld (0), and the loss has noise or is None.
+    """
 
     notes: int
     steps: int
     tokens: int
-    loss: float
+    loss: float | None
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)
+    privacy: PrivacySpent | None = None
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,13 @@ def _view(array: Array) -> np.ndarray:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def request_config(plan: StudyPlan) -> ConfigRecord:
+def request_config(plan: StudyPlan, run: str) -> ConfigRecord:
     """The config of every request; Flower's strategies add the round (and FedProx its mu)."""
-    return ConfigRecord({"plan": plan_to_toml(plan), "version": version("fednotes")})
+    return ConfigRecord({"plan": plan_to_toml(plan), "version": version("fednotes"), "run": run})
 
 
-def query_content(plan: StudyPlan) -> RecordDict:
-    return RecordDict({CONFIG: request_config(plan)})
+def query_content(plan: StudyPlan, run: str) -> RecordDict:
+    return RecordDict({CONFIG: request_config(plan, run)})
 
 
 def read_plan(message: Message) -> StudyPlan:
@@ -102,21 +108,33 @@ def read_plan(message: Message) -> StudyPlan:
     return parse_plan(str(config["plan"]))
 
 
+def read_run(message: Message) -> str:
+    """The id of the run. Raises FednotesError where it is not 32 hex digits: it becomes part of file names."""
+    run = str(message.content.config_records[CONFIG].get("run"))
+    if not re.fullmatch(r"[0-9a-f]{32}", run):
+        raise FednotesError("run-invalid", "The coordinator's request names no run.", "Is its version the same?")
+    return run
+
+
 def read_request(message: Message) -> Request:
     config = message.content.config_records[CONFIG]
     mu = config.get("proximal-mu", 0.0)
     assert isinstance(mu, (int, float))
     number = config["server-round"]
     assert isinstance(number, int)
-    return Request(read_plan(message), number, from_arrays(message.content.array_records[ARRAYS]), float(mu))
+    arrays = from_arrays(message.content.array_records[ARRAYS])
+    return Request(read_plan(message), read_run(message), number, arrays, float(mu))
 
 
 def facts_reply(facts: SiteFacts, message: Message) -> Message:
-    return Message(RecordDict({CONFIG: ConfigRecord(facts.model_dump())}), reply_to=message)
+    return Message(RecordDict({CONFIG: ConfigRecord(facts.model_dump(exclude_none=True))}), reply_to=message)
 
 
 def train_reply(reply: TrainReply, tensors: Tensors, message: Message) -> Message:
-    content = RecordDict({ARRAYS: to_arrays(tensors), METRICS: _metrics(reply), DETAILS: _details(reply.parts, None)})
+    details = _details(reply.parts, None)
+    for name, value in (reply.privacy.model_dump() if reply.privacy else {}).items():
+        details[f"privacy-{name}"] = value
+    content = RecordDict({ARRAYS: to_arrays(tensors), METRICS: _metrics(reply), DETAILS: details})
     return Message(content, reply_to=message)
 
 
@@ -126,7 +144,8 @@ def evaluate_reply(reply: EvaluateReply, message: Message) -> Message:
 
 
 def _metrics(reply: TrainReply | EvaluateReply) -> MetricRecord:
-    values = {name: value for name, value in asdict(reply).items() if name not in ("parts", "space")}
+    left = ("parts", "space", "privacy")
+    values = {name: value for name, value in asdict(reply).items() if name not in left and value is not None}
     return MetricRecord({WEIGHT if name == "notes" else name: value for name, value in values.items()})
 
 
@@ -155,9 +174,10 @@ def read_facts(message: Message) -> SiteFacts:
 
 
 def read_train_reply(
-    message: Message, expected: dict[str, tuple[int, ...]], most_notes: int, objective: str
+    message: Message, expected: dict[str, tuple[int, ...]], most_notes: int, plan: StudyPlan
 ) -> tuple[TrainReply, Tensors]:
-    """A checked reply: the expected names and shapes, float32, finite, and a weight of 1 to `most_notes` notes.
+    """A checked reply: the expected names and shapes, float32, finite, and a weight of 1 to `most_notes` notes; with
+    private training a weight of 1, and what was spent, which is not more than the plan's epsilon.
 
     Raises BadReply.
     """
@@ -165,7 +185,8 @@ def read_train_reply(
     content = message.content
     if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
         raise BadReply("its records are not one of arrays and one of metrics")
-    parts, _ = _read_details(content, objective)
+    spent = _read_privacy(content, plan.privacy)
+    parts, _ = _read_details(content, plan.objective.kind)
     record = content.array_records[ARRAYS]
     if wrong := set(record) ^ set(expected):
         raise BadReply(f"wrong keys: {len(wrong)} tensors are missing or unknown, such as {min(wrong)[:80]!r}")
@@ -182,13 +203,40 @@ def read_train_reply(
         if not np.isfinite(value).all():
             raise BadReply(f"not finite: tensor {name} holds NaN or infinity")
         tensors[name] = value
-    values = _numbers(content.metric_records[METRICS], {WEIGHT, "steps", "tokens", "loss", "seconds"})
-    if not 1 <= values[WEIGHT] <= most_notes:
-        raise BadReply(f"its number of notes is {values[WEIGHT]:g}, not 1 to {most_notes} as it said before")
+    names = {WEIGHT, "steps", "tokens", "loss", "seconds"}
+    if plan.privacy is not None and (not plan.privacy.release_loss or "loss" not in content.metric_records[METRICS]):
+        names.remove("loss")  # noise may have drowned it
+    values = _numbers(content.metric_records[METRICS], names)
+    most = most_notes if plan.privacy is None else 1
+    if not 1 <= values[WEIGHT] <= most:
+        raise BadReply(f"its number of notes is {values[WEIGHT]:g}, not 1 to {most} as it said before")
     reply = TrainReply(
-        int(values[WEIGHT]), int(values["steps"]), int(values["tokens"]), values["loss"], values["seconds"], parts
+        int(values[WEIGHT]),
+        int(values["steps"]),
+        int(values["tokens"]),
+        values.get("loss"),
+        values["seconds"],
+        parts,
+        spent,
     )
     return reply, tensors
+
+
+def _read_privacy(content: RecordDict, plan: Privacy | None) -> PrivacySpent | None:
+    """What a site says that it has spent; it leaves the details. Raises BadReply."""
+    details = content.config_records.get(DETAILS)
+    said = {name: details.pop(name) for name in list(details or ()) if name.startswith("privacy-")} if details else {}
+    if plan is None and not said:
+        return None
+    try:
+        spent = PrivacySpent.model_validate({name.removeprefix("privacy-"): value for name, value in said.items()})
+    except ValueError:
+        raise BadReply("what it says of its privacy is missing or malformed") from None
+    if plan is None or spent.unit != plan.unit or spent.delta > plan.delta:
+        raise BadReply("its privacy is not that of the plan")
+    if plan.epsilon is not None and not spent.epsilon <= plan.epsilon:
+        raise BadReply(f"it has spent epsilon {spent.epsilon:.3f}, more than the plan's {plan.epsilon:g}")
+    return spent
 
 
 def put_in_order(message: Message, names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -20,13 +20,16 @@ from common.plan_sections import (
     EncoderPlan,
     Evaluation,
     Federation,
+    HospitalPrivacy,
     Mlm,
     NoteCategory,
     Objective,
+    Privacy,
     Section,
     Study,
     Training,
 )
+from common.results import NO_DP
 
 _PLAN_BYTES = 1_000_000  # a plan is a page; anything near this is a wrong file
 
@@ -39,7 +42,8 @@ class StudyPlan(Section):
     objective: Objective = Field(Mlm(), validate_default=True)
     training: Training = Training()
     federation: Federation = Federation()
-    privacy: None = Field(None, description="absent: no differential privacy")
+    privacy: Privacy | None = Field(None, description="absent: no differential privacy")
+    hospital_privacy: HospitalPrivacy | None = Field(None, description="absent: none that protects a whole hospital")
     evaluation: Evaluation = Evaluation()
 
     @field_validator("objective")
@@ -54,23 +58,66 @@ class StudyPlan(Section):
             )
         return value
 
-    @field_validator("privacy", mode="before")
+    @field_validator("privacy")
     @classmethod
-    def _planned_privacy(cls, value: object) -> object:
-        if value is not None:
-            raise PydanticCustomError(
-                "not_built",
-                "private training is not built yet; leave [privacy] out, and the study has no differential privacy",
+    def _can_be_private(cls, value: Privacy | None, info: ValidationInfo) -> Privacy | None:
+        """Refuses what would couple units, or make the noise rest on notes: nothing of it is silently accepted."""
+        objective, training = info.data.get("objective"), info.data.get("training")
+        if value is None or objective is None or training is None:
+            return value
+        reasons = []
+        if training.tokens_per_round is not None:
+            reasons.append("training.tokens_per_round makes steps depend on the notes' lengths; give steps_per_round")
+        if training.precision == "bfloat16":
+            reasons.append(
+                "training.precision = bfloat16 rounds a unit's gradient by what else is in its batch; use float32"
             )
+        if isinstance(objective, NoteCategory):
+            if objective.loss == "contrastive":
+                reasons.append("objective.loss = contrastive compares units with each other; use prototypes or linear")
+            if objective.categories is None:
+                reasons.append("objective.categories is not given, and a site's own list tells of its notes; name one")
+        if isinstance(objective, Declutr) and objective.spans_at_once is not None:
+            reasons.append("objective.spans_at_once has no use here: private steps go by pieces anyway; remove it")
+        if value.engine == "opacus" and isinstance(objective, Declutr):
+            reasons.append("privacy.engine = opacus cannot clip a unit that the encoder reads twice; use book-keeping")
+        if reasons:
+            raise PydanticCustomError("not_private", "{reasons}", {"reasons": "; ".join(reasons)})
         return value
+
+    @field_validator("hospital_privacy")
+    @classmethod
+    def _central(cls, value: HospitalPrivacy | None, info: ValidationInfo) -> HospitalPrivacy | None:
+        federation = info.data.get("federation")
+        if value is not None and federation is not None and federation.strategy != "fedavg":
+            raise PydanticCustomError("central_strategy", "its noise is for the mean: use federation.strategy = fedavg")
+        return value
+
+    @property
+    def privacy_words(self) -> str:
+        """The guarantee that every screen shows, before a run and after."""
+        if self.privacy is None:
+            return NO_DP
+        privacy = self.privacy
+        level = (
+            f"epsilon at most {privacy.epsilon:g}"
+            if privacy.epsilon is not None
+            else f"noise multiplier {privacy.noise_multiplier:g}"
+        )
+        return f"differential privacy for each {privacy.unit}: {level} at delta {privacy.delta:g}"
 
     @property
     def shared_categories(self) -> int:
         """Outputs of the category head that all sites share; 0 where there is none."""
         objective = self.objective
-        if isinstance(objective, NoteCategory) and objective.loss == "linear" and objective.categories:
+        if isinstance(objective, NoteCategory) and objective.loss != "contrastive" and objective.categories:
             return len(objective.categories)
         return 0
+
+    @property
+    def category_bias(self) -> bool:
+        """Whether the category head has biases: prototypes have none."""
+        return isinstance(self.objective, NoteCategory) and self.objective.loss == "linear"
 
     def hash(self) -> str:
         """SHA-256 (hex) of the canonical JSON of every key, defaults included: equal plans have equal hashes."""
@@ -151,7 +198,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         return list(StudyPlan.model_fields)
     if loc[0] == "objective":
         return list(OBJECTIVES[str(loc[1])].model_fields)
-    section: Any = StudyPlan.model_fields[str(loc[0])].annotation
+    annotation: Any = StudyPlan.model_fields[str(loc[0])].annotation
+    section = next((one for one in get_args(annotation) if one is not type(None)), annotation)
     return list(section.model_fields)
 
 

@@ -13,6 +13,7 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=1000.0)]
 MaskProbability = Annotated[float, Field(gt=0.0, le=0.5)]
+Trainable = Literal["all", "no-embeddings", "biases", "lora"]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
@@ -110,11 +111,13 @@ class Declutr(Section):
 
 class NoteCategory(Section):
     kind: Literal["note-category"] = Field(description="note-category: MLM, and a loss that tells categories apart")
-    loss: Literal["linear", "contrastive"] = Field(
-        "linear", description="linear: a linear head and cross-entropy; contrastive: notes of a category attract"
+    loss: Literal["linear", "prototypes", "contrastive"] = Field(
+        "linear",
+        description="linear: a linear head and cross-entropy; prototypes: cosine to a learned vector a category; "
+        "contrastive: notes of a category attract",
     )
     weight: Weight = Field(0.1, description="of the category loss; that of MLM is 1")
-    temperature: Positive = Field(0.1, description="of the contrastive loss")
+    temperature: Positive = Field(0.1, description="of the contrastive loss, and of prototypes")
     categories: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
         None,
         min_length=2,
@@ -167,6 +170,12 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 autocast where the processor computes in it, else float32"
     )
+    trainable: Trainable = Field(
+        "all",
+        description="what learns, and so travels: all; no-embeddings: all but the tables of the embeddings; biases: "
+        "biases and norms; lora: adapters. An MLM head that starts fresh learns in any case",
+    )
+    lora_rank: int = Field(8, ge=1, le=1024, description="of the adapters, with trainable = lora")
 
     @field_validator("tokens_per_round", "epochs_per_round")
     @classmethod
@@ -216,15 +225,19 @@ class Federation(Section):
     )
     min_sites: int = Field(1, ge=1, le=10_000, description="fewest good replies that make a round")
     round_timeout: Positive = Field(86_400.0, description="seconds to wait for the replies of one round")
+    max_update_norm: Positive | None = Field(
+        None, description="a site's update of a larger L2 norm is left out of the round; without it, none is too large"
+    )
     share: Literal["encoder", "encoder+mlm-head"] = Field(
-        "encoder+mlm-head", description="what travels; the rest stays at the site between rounds"
+        "encoder+mlm-head", description="what travels, of what learns; the rest stays at the site between rounds"
     )
     wire: Literal["float32"] = Field("float32", description="number format of weights in transit")
 
     @field_validator("share", mode="before")
     @classmethod
     def _planned_shares(cls, value: object) -> object:
-        _not_built(value, ("lora",), 'use share = "encoder" or "encoder+mlm-head"')
+        if value == "lora":
+            raise PydanticCustomError("moved", 'to train and share adapters only, set training.trainable = "lora"')
         return value
 
     @field_validator("wire", mode="before")
@@ -249,6 +262,60 @@ class Federation(Section):
         if name == "server_learning_rate":
             return 0.001 if strategy == "fedadam" else 1.0
         return {"proximal_mu": 0.01, "server_momentum": 0.9, "trim_fraction": 0.2}[name]
+
+
+class Privacy(Section):
+    """Differential privacy of a site's units (client/dpsgd.py; docs/privacy.md has the theorem and its proof)."""
+
+    unit: Literal["patient", "note"] = Field(
+        "patient",
+        description="what is protected: all notes of a patient together (of a note that names none, it and its "
+        "copies), or one note and its copies",
+    )
+    epsilon: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(
+        None, description="most that a site may spend in the study; it finds the noise for its own size"
+    )
+    noise_multiplier: Annotated[float, Field(ge=0.1, le=1000.0)] | None = Field(
+        None, validate_default=True, description="or the noise, over the sensitivity; epsilon then follows"
+    )
+    delta: float = Field(1e-5, gt=0.0, lt=0.01, description="chance that epsilon does not hold; below 1 / units")
+    accountant: Literal["prv", "rdp"] = Field("prv", description="prv: tight; rdp: an older, looser bound")
+    max_grad_norm: Positive = Field(1.0, description="a unit's gradient is clipped to this L2 norm each step")
+    notes_per_unit: int = Field(2, ge=1, le=1000, description="most notes of a unit that a step reads, drawn at random")
+    negatives: Literal["public", "groups"] = Field(
+        "public",
+        description="declutr: push away from spans of the site's public text; groups: from other units in a random "
+        "group, at twice the noise",
+    )
+    public_negatives: int = Field(256, ge=1, le=100_000, description="public spans a step")
+    group_size: int = Field(8, ge=2, le=1024, description="expected units a group")
+    release_loss: bool = Field(
+        True, description="the training loss leaves, inside the same noise; false: it does not leave at all"
+    )
+    engine: Literal["book-keeping", "loop", "opacus"] = Field(
+        "book-keeping",
+        description="how units are clipped: in one backward pass; one unit at a time; or Opacus' gradients a row",
+    )
+
+    @field_validator("noise_multiplier")
+    @classmethod
+    def _epsilon_or_noise(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if "epsilon" in info.data and (value is None) == (info.data["epsilon"] is None):
+            raise PydanticCustomError("epsilon_or_noise", "give either epsilon or noise_multiplier")
+        return value
+
+
+class HospitalPrivacy(Section):
+    """Differential privacy of a whole hospital against those who see the model, by noise that the coordinator adds."""
+
+    noise_multiplier: Annotated[float, Field(ge=0.01, le=1000.0)] = Field(
+        description="noise over the clipping norm, on the sum of the updates"
+    )
+    clipping_norm: Positive = Field(description="each update is clipped to this L2 norm")
+    epsilon: Annotated[float, Field(gt=0.0, le=1000.0)] = Field(
+        description="the study stops before the round that would exceed it"
+    )
+    delta: float = Field(1e-2, gt=0.0, lt=0.5, description="small against 1 / hospitals, which is seldom possible")
 
 
 class Evaluation(Section):

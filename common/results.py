@@ -129,10 +129,27 @@ class HeldOut(Result):
     space: Space | None = None
 
 
+class PrivacySpent(Result):
+    """What a site's ledger says after a round of private training: of the study alone, without other studies.
+
+    `units` are the site's patients or notes in training, of which each step draws each with `sample_rate`. `steps` are
+    the round's; `epsilon` is what all rounds so far have spent at `delta`.
+    """
+
+    unit: Literal["patient", "note"]
+    units: int
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    epsilon: float
+    delta: float
+
+
 class SiteRound(Result):
     """One site in one round. `state` is "returned" or "left-out"; a site that was left out has a `reason`.
 
-    Bytes are of the weights: down to the site, up from it. `update_norm` is the L2 norm of what the site changed.
+    Bytes are of the weights: down to the site, up from it. `update_norm` is the L2 norm of what the site changed. With
+    private training `privacy` is there, `loss` has noise or is None, and notes, tokens and seconds are withheld: 0.
     """
 
     site: str
@@ -147,23 +164,29 @@ class SiteRound(Result):
     bytes_down: int = 0
     bytes_up: int = 0
     update_norm: float | None = None
+    privacy: PrivacySpent | None = None
 
 
 class Round(Result):
-    """One round. Round 0 is the base before any training: held-out losses only."""
+    """One round. Round 0 is the base before any training: held-out losses only.
+
+    `hospital_epsilon` is what all rounds so far have spent where the coordinator adds noise that protects a hospital.
+    """
 
     number: int
     attempts: int
     seconds: float
     sites: list[SiteRound]
     held_out: dict[str, HeldOut]
+    hospital_epsilon: float | None = None
 
 
 class SiteFacts(Result):
     """What a site brings: notes in each split after duplicates were set aside, and tokens at the plan's maximum.
 
     Of the `train` notes the objective uses `whole` as the plan has it and `shortened` in part (a window of a long note,
-    or shorter spans of a short one); it has to leave out `too_short` ones.
+    or shorter spans of a short one); it has to leave out `too_short` ones. With private training a site says only how
+    many `units` train (patients or notes), and all other counts are 0, unless its policy releases them.
     """
 
     name: str
@@ -175,6 +198,7 @@ class SiteFacts(Result):
     whole: int
     shortened: int
     too_short: int
+    units: int | None = None
 
 
 class EvaluatedEncoder(Result):
@@ -232,13 +256,18 @@ class EvaluationResult(Result):
 
 
 class Summary(Result):
-    """A run. `objective` is the kind that the plan has it train: "mlm", "declutr" or "note-category"."""
+    """A run. `objective` is the kind that the plan has it train: "mlm", "declutr" or "note-category".
+
+    `epsilon_cap` is the most that the plan lets a site spend; None without private training, and where the plan gives
+    the noise instead.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     study: str
     status: Literal["finished", "stopped"]
     message: str = ""
     privacy: str = NO_DP
+    epsilon_cap: float | None = None
     plan_hash: str
     objective: str
     seed: int

@@ -5,9 +5,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.encoder import load_encoder
+from common.encoder import Encoder, load_encoder
 from common.messages import Tensors
 from common.plan import StudyPlan, load_plan
+from common.trainable import merged, train_only
 from server.rounds import Event, Rounds
 
 app = ServerApp()
@@ -31,5 +32,21 @@ def main(grid: Grid, context: Context) -> None:
 def base_tensors(plan: StudyPlan) -> Tensors:
     """The shared tensors of the plan's base, before any training."""
     encoder = load_encoder(plan.encoder.base, plan.study.seed)
-    encoder.set_categories(plan.shared_categories, shared=True)
+    train_only(encoder, plan.training.trainable, plan.training.lora_rank, plan.study.seed)
+    set_shared_categories(encoder, plan)
     return {name: p.detach().numpy() for name, p in encoder.shared(plan.federation.share).items()}
+
+
+def set_shared_categories(encoder: Encoder, plan: StudyPlan) -> None:
+    """Give the encoder the category head that travels, fresh, where the plan has one."""
+    encoder.set_categories(plan.shared_categories, shared=True, bias=plan.category_bias)
+
+
+def plain_tensors(plan: StudyPlan, tensors: Tensors) -> Tensors:
+    """Shared tensors as an encoder has them of which all learns: with those that stayed as they were, and adapters
+    merged into the weights beside them."""
+    if plan.training.trainable == "all":
+        return tensors
+    base = load_encoder(plan.encoder.base, plan.study.seed)
+    whole = {name: p.detach().numpy() for name, p in base.shared(plan.federation.share).items()}
+    return whole | merged(tensors, whole)

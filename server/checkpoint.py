@@ -22,11 +22,12 @@ KEPT = 2
 
 
 class State(BaseModel):
-    """The record of a run up to a round."""
+    """The record of a run up to a round. `run` (32 hex digits) is the same before and after it is resumed."""
 
     model_config = ConfigDict(extra="forbid")
 
     plan_hash: str
+    run: str
     round: int
     rounds: list[Round]
     sites: list[SiteFacts]

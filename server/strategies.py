@@ -1,10 +1,11 @@
 """Flower's strategies, as the plan names them, and the state they carry from round to round."""
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg, Strategy
 
 from common.messages import ARRAYS, CONFIG, WEIGHT, Tensors, to_arrays
 from common.plan_sections import Federation
@@ -42,7 +43,7 @@ def make_strategy(plan: Federation) -> FedAvg:
             return FedMedian(**every)
 
 
-def strategy_state(strategy: FedAvg, names: list[str]) -> Tensors:
+def strategy_state(strategy: Strategy, names: list[str]) -> Tensors:
     """What must be kept so that the next round goes on as if nothing had happened: moments, by `slot/tensor`."""
     state: Tensors = {}
     for slot in ("m_t", "v_t"):
@@ -54,7 +55,7 @@ def strategy_state(strategy: FedAvg, names: list[str]) -> Tensors:
     return state
 
 
-def restore_strategy(strategy: FedAvg, state: Tensors, arrays: Tensors) -> None:
+def restore_strategy(strategy: Strategy, state: Tensors, arrays: Tensors) -> None:
     """Put a kept state back into a fresh strategy; `arrays` are the shared tensors of the same round."""
     slots: dict[str, Tensors] = {}
     for key, value in state.items():
@@ -65,3 +66,12 @@ def restore_strategy(strategy: FedAvg, state: Tensors, arrays: Tensors) -> None:
     if isinstance(strategy, FedAvgM) and "momentum" in slots:
         strategy.momentum_vector = [slots["momentum"][name] for name in arrays]
         strategy.current_arrays = to_arrays(arrays)
+
+
+def distance(a: Tensors, b: Tensors) -> float:
+    """L2 norm of a - b over all tensors, in float64: no two float32 values are too far apart for it."""
+    squares = 0.0
+    for name, value in b.items():
+        difference = (a[name].astype(np.float64) - value).ravel()
+        squares += float(difference @ difference)
+    return math.sqrt(squares)

@@ -12,8 +12,10 @@ from client.app import app as client_app
 from client.notes.store import NoteStore
 from client.objectives.usage import round_steps
 from client.site import open_site
+from client.units import count_units
 from common.messages import Tensors
 from common.plan import StudyPlan
+from common.privacy import steps_per_round
 from common.results import POOLED
 from server.app import CHECKPOINTS
 from server.app import app as server_app
@@ -31,18 +33,26 @@ def alone(plan: StudyPlan, steps: int) -> StudyPlan:
         update={
             "strategy": "fedavg",
             "min_sites": 1,
+            "max_update_norm": None,
             "proximal_mu": None,
             "server_learning_rate": None,
             "server_momentum": None,
             "trim_fraction": None,
         }
     )
-    return plan.model_copy(update={"training": training, "federation": federation})
+    return plan.model_copy(update={"training": training, "federation": federation, "hospital_privacy": None})
+
+
+def site_steps(plan: StudyPlan, notes: NoteStore) -> int:
+    """Steps of one round at a site."""
+    if plan.privacy:
+        return steps_per_round(plan.training, count_units(notes, plan.privacy.unit))
+    return round_steps(plan, notes.lengths[notes.split_indices("train")])
 
 
 def local_only(run: RunFolder, name: str, notes: NoteStore) -> Tensors:
     """Train at one site as if it were alone; returns its shared tensors. Resumes what was begun."""
-    steps = round_steps(run.plan, notes.lengths[notes.split_indices("train")])
+    steps = site_steps(run.plan, notes)
     return _train_alone(
         run, run.path / "baselines" / f"local-only-{slug(name)}", name, run.sites[name], notes.rows, steps
     )
@@ -50,7 +60,7 @@ def local_only(run: RunFolder, name: str, notes: NoteStore) -> Tensors:
 
 def centralised(run: RunFolder, notes: dict[str, NoteStore]) -> Tensors:
     """Train on the notes of all sites in one place; returns the shared tensors. Resumes what was begun."""
-    steps = sum(round_steps(run.plan, store.lengths[store.split_indices("train")]) for store in notes.values())
+    steps = sum(site_steps(run.plan, store) for store in notes.values())
     rows = np.sort(np.concatenate([store.rows for store in notes.values()]))
     any_site = next(iter(run.sites.values()))
     return _train_alone(run, run.path / "baselines" / "centralised", POOLED, any_site, rows, steps)

@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 
 from client.notes import options
+from client.notes.source import Columns
 from common.errors import InputError
-from common.results import NO_DP, Summary
+from common.results import Summary
 from common.table import Table
 
 STUDIES = Path(__file__).parent / "studies"
@@ -34,6 +35,14 @@ Notes = Annotated[
     typer.Option(
         help="A .csv, .jsonl, .ndjson or .parquet file (each may be gzip), a database URL, or a site.toml; "
         "without it, synthetic notes.",
+        rich_help_panel="Notes",
+    ),
+]
+Public = Annotated[
+    str | None,
+    typer.Option(
+        help="Public text for private contrastive training: a file like --notes' (default: synthetic notes).",
+        metavar="FILE",
         rich_help_panel="Notes",
     ),
 ]
@@ -97,6 +106,7 @@ def study(
     ctx: typer.Context,
     plan: Plan = None,
     notes: Notes = None,
+    public: Public = None,
     sites: Sites = None,
     split_by: SplitBy = None,
     out: Out = None,
@@ -138,7 +148,7 @@ def study(
             "Use fednotes compare, without --engine.",
         )
     if resume is not None:
-        if plan or notes or sites or split_by or out:
+        if plan or notes or public or sites or split_by or out:
             raise InputError("usage", "--resume takes the plan and the notes from the run.", "Give --resume alone.")
         with display:
             run = resume_table(resume, display) if table else resume_run(resume, display)
@@ -147,9 +157,12 @@ def study(
             raise InputError("usage", "--sites and --split-by are two ways to share notes out.", "Give one of them.")
         if split_by and not notes:
             raise InputError("usage", "--split-by needs --notes.", "Synthetic notes bring their own hospitals.")
+        if public and public.endswith(".toml"):
+            raise InputError("usage", "--public: a site.toml is of a site's own notes.", "Give a file of public text.")
         columns = options.columns(ctx, site=split_by)
         wish = Wish(
             notes=options.notes_source(notes, query, columns, skip_bad) if notes else None,
+            public=options.notes_source(public, None, Columns(text=text_column), 0) if public else None,
             sites=sites,
             engine=engine.value,
             baselines=_BASELINES[str(ctx.info_name)],
@@ -160,9 +173,13 @@ def study(
         )
         with display:
             if table and plan:
-                run = run_table(load_table(plan), wish, display)
+                of_table = load_table(plan)
+                display.promise(of_table.privacy_words)
+                run = run_table(of_table, wish, display)
             else:
-                run = run_simulation(load_plan(plan or STUDIES / "demo.toml"), wish, display)
+                of_run = load_plan(plan or STUDIES / "demo.toml")
+                display.promise(of_run.privacy_words)
+                run = run_simulation(of_run, wish, display)
     if as_json:
         sys.stdout.write((run.path / (RESULTS_FILE if table else "summary.json")).read_text("utf-8") + "\n")
     elif not quiet and table:
@@ -173,9 +190,13 @@ def study(
 
 def _say(summary: Summary, path: Path, console: Console) -> None:
     """The end of a run in at most 15 lines."""
+    from server.figures.privacy import private
     from server.report import words
+    from server.report.privacy_words import spent_words
 
-    lines = [f"{summary.study}: {words.duration(summary.seconds)}, {len(summary.sites)} sites, {NO_DP}."]
+    lines = [f"{summary.study}: {words.duration(summary.seconds)}, {len(summary.sites)} sites, {summary.privacy}."]
+    if private(summary):
+        lines.append(f"privacy: {spent_words(summary)}")
     lines += words.lead(summary)
     lines += [f"  {name:8} {path / file}" for name, file in _RESULTS]
     for line in lines[:_MOST_LINES]:
@@ -189,7 +210,7 @@ def _say_table(table: Table | None, path: Path, console: Console) -> None:
     if table is None:
         return
     console.print(
-        f"{table.study}: {len(table.cells)} of {table.planned} cells, {len(table.sites)} sites, {NO_DP}.",
+        f"{table.study}: {len(table.cells)} of {table.planned} cells, {len(table.sites)} sites, {table.privacy}.",
         highlight=False,
     )
     few = min((d.shots for d in table.differences if d.shots is not None), default=None)

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from common.plan import StudyPlan
-from common.results import NO_DP
 from common.table import Setting
 from server.rounds import Event
 
@@ -19,6 +18,9 @@ _MOST_ROWS = 12
 
 class Display(Protocol):
     """Where a simulation says how it goes."""
+
+    def promise(self, privacy: str) -> None:
+        """The plan is known, and with it what it promises of privacy."""
 
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
         """A federation begins: the study itself, or a baseline."""
@@ -36,6 +38,8 @@ class Display(Protocol):
 
 class Silent:
     """Says nothing."""
+
+    def promise(self, privacy: str) -> None: ...
 
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None: ...
 
@@ -70,7 +74,9 @@ class Log(Silent):
             return
         if self.rounds == 0:
             self.rounds = plan.federation.rounds
-            self.console.print(f"{phase}: {len(sites)} sites, {self.rounds} rounds, {NO_DP}", highlight=False)
+            self.console.print(
+                f"{phase}: {len(sites)} sites, {self.rounds} rounds, {plan.privacy_words}", highlight=False
+            )
         elif not self.baselines:
             self.baselines = True
             self.console.print("Training the baselines", highlight=False)
@@ -90,6 +96,7 @@ class Page:
 
     def __init__(self, console: Console) -> None:
         self.phase, self.note, self.rounds, self.round = "", "", 0, 0
+        self.privacy = ""  # until a plan is known
         self.sites: dict[str, list[str]] = {}  # name -> first loss, last loss, remark
         self.steps: dict[str, tuple[int, int]] = {}
         self.began = self.first_round = time.monotonic()
@@ -104,6 +111,9 @@ class Page:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
+    def promise(self, privacy: str) -> None:
+        self.privacy = privacy
+
     def study(self, plan: StudyPlan, sites: list[str], phase: str) -> None:
         self.phase, self.note, self.rounds, self.round, self.done_here = (
             phase,
@@ -112,6 +122,7 @@ class Page:
             0,
             0,
         )
+        self.promise(plan.privacy_words)
         self.sites = {name: ["", "", ""] for name in sites}
         self.steps = {}
 
@@ -151,7 +162,8 @@ class Page:
             if self.done_here:
                 each = (time.monotonic() - self.first_round) / self.done_here
                 head += f" · about {_clock(each * (self.rounds - self.round + 1))} left"
-        lines: list[RenderableType] = [Text(f"{head} · {elapsed} so far · {NO_DP}", style="bold", overflow="ellipsis")]
+        head = " · ".join(filter(None, [head, f"{elapsed} so far", self.privacy]))
+        lines: list[RenderableType] = [Text(head, style="bold", overflow="ellipsis")]
         if self.note:
             lines.append(Text(self.note, style="dim"))
         if self.sites:

@@ -14,12 +14,14 @@ import server.app
 from client.notes.split import seeded_key
 from client.notes.store import NoteStore, prepare
 from client.site import open_site, site_facts
+from client.units import count_units
 from common.encoder import Encoder, load_tokenizer
 from common.errors import InputError, StudyError
 from common.files import explained, new_folder
 from common.messages import Tensors
 from common.plan import StudyPlan
-from common.results import ModelName, Summary
+from common.results import ModelName, SiteFacts, Summary
+from server.app import set_shared_categories
 from server.checkpoint import State, load_checkpoint
 from server.report import write_report
 from simulations.baselines import centralised, local_only
@@ -31,7 +33,7 @@ from simulations.run_folder import (
     RunFolder,
     new_run,
 )
-from simulations.scoring import Scorer
+from simulations.scoring import Scorer, scoring_encoder
 from simulations.setup import Wish, check_base, set_up, site_log
 
 
@@ -42,7 +44,7 @@ def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
     with run.locked():
         try:
             with explained(run.path):
-                set_up(run, plan, wish, display)
+                set_up(run, plan, wish, display, private=plan.privacy is not None)
         except BaseException:
             run.abandon()
             raise
@@ -82,19 +84,19 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     if kept is None:
         assert stopped is not None  # a run without an error has a checkpoint
         raise stopped
-    state, tensors, _ = kept
-    encoder = client.app.worker(plan.encoder.base, plan.study.seed).encoder
-    encoder.set_categories(plan.shared_categories, shared=True)
+    state, shared, _ = kept
+    tensors = server.app.plain_tensors(plan, shared)
+    encoder = scoring_encoder(plan)
     scorer = Scorer(plan, opened, notes, encoder, run.path / "scores")
     others: list[ModelName] = []
     if stopped is None:
         others = _score(run, scorer, notes, {site.name for site in state.sites}, tensors, display)
         display.say("Writing the model and the report")
-        encoder.set_categories(plan.shared_categories, shared=True)  # a baseline may have left a site's own head
+        set_shared_categories(encoder, plan)  # a baseline may have left a site's own head
         encoder.load(tensors)
         with new_folder(run.path / MODEL_FOLDER) as scratch:
             encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
-    summary = _summary(run, state, scorer, others, notes, encoder, stopped, time.perf_counter() - began)
+    summary = _summary(run, state, scorer, others, notes, encoder, shared, stopped, time.perf_counter() - began)
     method = setup.embedding_map
     shown = scorer.embedding_map(tensors, method) if method and stopped is None else None
     run.write_summary(summary)
@@ -119,8 +121,9 @@ def _score(
     pooled: Tensors | None = None
     if "centralised" in baselines:
         display.study(plan, ["(all sites)"], "Baseline: all notes in one place")
-        pooled = centralised(run, {name: store for name, store in notes.items() if name in took_part})
-    base = server.app.base_tensors(plan)
+        together = centralised(run, {name: store for name, store in notes.items() if name in took_part})
+        pooled = server.app.plain_tensors(plan, together)
+    base = server.app.plain_tensors(plan, server.app.base_tensors(plan))
     for name, store in notes.items():
         display.say(f"Scoring at {name}")
         scorer.score("majority", name, None)
@@ -131,10 +134,15 @@ def _score(
             scorer.score("centralised", name, pooled)
         if "local-only" in baselines and name in took_part:
             display.study(plan, [name], f"Baseline: {name} alone")
-            alone = local_only(run, name, store)
+            alone = server.app.plain_tensors(plan, local_only(run, name, store))
             display.say(f"Scoring at {name}")
             scorer.score("local-only", name, alone)
     return ["base", *baselines, "tf-idf"]
+
+
+def _facts(name: str, notes: NoteStore, plan: StudyPlan) -> SiteFacts:
+    facts = site_facts(name, notes, plan)
+    return facts if plan.privacy is None else facts.model_copy(update={"units": count_units(notes, plan.privacy.unit)})
 
 
 def _summary(
@@ -144,6 +152,7 @@ def _summary(
     others: list[ModelName],
     notes: dict[str, NoteStore],
     encoder: Encoder,
+    shared: Tensors,
     stopped: StudyError | None,
     seconds: float,
 ) -> Summary:
@@ -153,6 +162,8 @@ def _summary(
         study=plan.study.name,
         status="stopped" if stopped else "finished",
         message=str(stopped) if stopped else "",
+        privacy=plan.privacy_words,
+        epsilon_cap=plan.privacy.epsilon if plan.privacy else None,
         plan_hash=plan.hash(),
         objective=plan.objective.kind,
         seed=plan.study.seed,
@@ -163,8 +174,8 @@ def _summary(
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         base=plan.encoder.base,
         parameters=sum(p.numel() for p in encoder.tensors().values()),
-        shared_parameters=sum(p.numel() for p in encoder.shared(plan.federation.share).values()),
-        sites=[site_facts(name, store, plan) for name, store in notes.items()],
+        shared_parameters=sum(value.size for value in shared.values()),
+        sites=[_facts(name, store, plan) for name, store in notes.items()],
         left_out_sites=setup.left_out_sites | state.left_out_sites,
         planned_rounds=plan.federation.rounds,
         rounds=state.rounds,

@@ -19,9 +19,10 @@ from common.results import Summary
 from server.app import PLAN_FILE
 
 SYNTHETIC_FILE, SITES, SITE_LOG = "synthetic-notes.jsonl", "sites", "sites.log"
+PUBLIC_FILE = "public-text.jsonl"
 SETUP_FILE, SUMMARY_FILE, REPORT_FILE, MODEL_FOLDER = "simulation.json", "summary.json", "report.html", "model"
 
-_SET_UP = {".lock", SYNTHETIC_FILE, SITES, PLAN_FILE}
+_SET_UP = {".lock", SYNTHETIC_FILE, PUBLIC_FILE, SITES, PLAN_FILE}
 
 Baseline = Literal["local-only", "centralised"]
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel
 
+from client.app import worker
 from client.device import release_memory
 from client.evaluation.compare import compare
 from client.evaluation.embed import embed_notes
@@ -18,7 +19,7 @@ from client.evaluation.task import TaskData, task_data
 from client.notes.store import NoteStore
 from client.site import Site
 from client.tasks import OpenTask, open_task
-from common.encoder import Encoder, tensors_digest
+from common.encoder import Encoder, load_encoder, tensors_digest
 from common.errors import FednotesError
 from common.files import write_text
 from common.messages import Tensors
@@ -32,6 +33,7 @@ from common.results import (
     NotScored,
     TaskScore,
 )
+from server.app import set_shared_categories
 from simulations.partition import slug
 
 WORDS: tuple[ModelName, ...] = ("tf-idf", "majority")  # no encoders: they are scored in one way
@@ -55,6 +57,16 @@ class _SiteTask:
 
 
 Key = tuple[str, str, ModelName, Mode]  # site, task, model, how it was scored
+
+
+def scoring_encoder(plan: StudyPlan) -> Encoder:
+    """A plain encoder of the plan's base: the worker's own, unless that has frozen weights or adapters."""
+    if plan.training.trainable == "all":
+        encoder = worker(plan).encoder
+    else:
+        encoder = load_encoder(plan.encoder.base, plan.study.seed)
+    set_shared_categories(encoder, plan)
+    return encoder
 
 
 class Scorer:

@@ -19,16 +19,18 @@ from common.files import explained
 from common.plan import StudyPlan
 from simulations.display import Display
 from simulations.partition import at_random, by_column, slug, write_site
-from simulations.run_folder import SITE_LOG, SITES, SYNTHETIC_FILE, Baseline, RunFolder, Setup
+from simulations.run_folder import PUBLIC_FILE, SITE_LOG, SITES, SYNTHETIC_FILE, Baseline, RunFolder, Setup
 from simulations.synthetic_notes import write_jsonl
 from simulations.synthetic_notes.hospitals import NAMES as HOSPITALS
 
 DEFAULT_SITES = 4
+_OTHER_NOTES = 1_000_003  # added to the seed: synthetic public text is none of the synthetic notes
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for on the command line. `notes` None means the synthetic corpus."""
+    """What was asked for on the command line. `notes` None means the synthetic corpus, and so does `public`, for
+    studies that need public text."""
 
     notes: NotesSource | None = None
     sites: int | None = None
@@ -38,6 +40,7 @@ class Wish:
     cache: Path | None = None
     embedding_map: Literal["pca", "umap"] | None = None
     tasks: Sequence[Task] = ()
+    public: NotesSource | None = None
 
 
 def check_base(plan: StudyPlan) -> None:
@@ -51,8 +54,12 @@ def check_base(plan: StudyPlan) -> None:
         )
 
 
-def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> None:
-    """Read the notes, share them out to virtual hospitals, and write what the run is to do. Raises FednotesError."""
+def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display, private: bool) -> None:
+    """Read the notes, share them out to virtual hospitals, and write what the run is to do. Raises FednotesError.
+
+    Args:
+        private: whether the sites train privately, and so may need public text.
+    """
     display.say("Reading the notes")
     source = wish.notes
     if source is None:
@@ -82,6 +89,7 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> Non
         partition = by_column(notes)
     else:
         partition = at_random(notes, wish.sites or DEFAULT_SITES, plan.study.seed)
+    public = _public_text(run, plan, wish) if private else None
     folders = {name: f"{SITES}/{slug(name)}" for name in partition.rows}
     for name, rows in partition.rows.items():
         config = SiteConfig(
@@ -90,7 +98,9 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> Non
             cache=cache,
             notes=source,
             tasks=list(wish.tasks),
-            policy=Policy(release_embedding_space=True),  # all of it is on one machine anyway
+            public=public,
+            # All of it is on one machine anyway.
+            policy=Policy(release_embedding_space=True, release_uncovered=True),
         )
         write_site(run.path / folders[name], config, rows)
     setup = Setup(
@@ -105,6 +115,16 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display) -> Non
         left_out_sites=partition.left_out,
     )
     run.begin(plan, setup)
+
+
+def _public_text(run: RunFolder, plan: StudyPlan, wish: Wish) -> NotesSource:
+    """What was given, else synthetic notes that no site has."""
+    if wish.public is None:
+        write_jsonl(run.path / PUBLIC_FILE, seed=plan.study.seed + _OTHER_NOTES, hospitals=DEFAULT_SITES)
+        return NotesSource(source=str((run.path / PUBLIC_FILE).resolve()))
+    if wish.public.is_database:
+        return wish.public
+    return wish.public.model_copy(update={"source": str(Path(wish.public.source).resolve())})
 
 
 @contextlib.contextmanager

@@ -6,18 +6,9 @@ from collections.abc import Iterator
 import torch
 
 from common.encoder import Encoder
+from common.trainable import add_adapters
 
-RANK_TO_ALPHA = 2  # LoRA's alpha is this many times its rank, so its output is scaled by 2 whatever the rank
 LORA_DROPOUT = 0.1
-
-# The projections that get adapters. ModernBERT has query, key and value in one matrix, so its key is adapted, too; with
-# rank r that makes 4 r H weights a layer in every family.
-_PROJECTIONS = {
-    "bert": ("query", "value"),
-    "roberta": ("query", "value"),
-    "distilbert": ("q_lin", "v_lin"),
-    "modernbert": ("Wqkv",),
-}
 
 
 @contextlib.contextmanager
@@ -52,16 +43,9 @@ def adapted(encoder: Encoder, rank: int) -> Iterator[None]:
 
     After it the modules are those of before: the adapters' own are gone. `requires_grad` is for `borrowed` to put back.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
     body = encoder.body
-    names = _PROJECTIONS[encoder.model.config.model_type]
-    plain = {name: module for name, module in body.named_modules() if name.rpartition(".")[2] in names}
-    config = LoraConfig(
-        r=rank, lora_alpha=RANK_TO_ALPHA * rank, lora_dropout=LORA_DROPOUT, target_modules=list(plain), bias="none"
-    )
+    plain = add_adapters(encoder, rank, LORA_DROPOUT)
     try:
-        inject_adapter_in_model(config, body)
         yield
     finally:
         # By hand, because peft's own way back draws a progress bar and leaves its configuration behind.

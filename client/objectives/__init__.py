@@ -1,7 +1,8 @@
 """Pre-training objectives: one file each, one protocol, chosen in the plan.
 
 `read` is what an objective needs of a note, `collate` makes a batch of notes, `loss` is pure mathematics on the
-encoder's output. A head of its own, where it has one, is the encoder's `category_head`.
+encoder's output. A head of its own, where it has one, is the encoder's `category_head`. Private training
+(client/dpsgd.py) asks for `collate_units` and `unit_losses` instead: one loss a unit, that depends on no other.
 """
 
 from abc import ABC, abstractmethod
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from client.clipping import Owned
     from client.notes.store import NoteStore
     from common.encoder import Encoder
 
@@ -103,6 +105,47 @@ class Objective(ABC):
         loss.mean.backward()
         return loss
 
+    # What follows is for private training. A unit is the notes of one patient, or one note; or, where units are put
+    # into random groups and each group is clipped as one, such a group.
+
+    units_at_once: int | None = 1  # that `collate_units` takes; None: as many as there are
+
+    @property
+    def groups(self) -> bool:
+        """Whether units are put into groups at random: their losses are of the group, whose sensitivity is twice."""
+        return False
+
+    @property
+    def needs_public_text(self) -> bool:
+        """Whether it compares units with text that is no secret."""
+        return False
+
+    @property
+    def reads_mlm_head(self) -> bool:
+        """Whether the MLM head learns: noise is added to nothing else than what does."""
+        return True
+
+    def begin_round(  # noqa: B027 - most have nothing to prepare
+        self, encoder: "Encoder", public: "NoteStore | None", rng: np.random.Generator
+    ) -> None:
+        """Prepare for a round of private training from the encoder as it stands; `public` is text that is no secret."""
+
+    def begin_step(self, rng: np.random.Generator) -> None:  # noqa: B027
+        """Prepare for a step; `rng` depends on no note."""
+
+    def collate_units(self, units: Sequence[Sequence[TokenisedNote]], rngs: Sequence[np.random.Generator]) -> Batch:
+        """Make a batch of units, each of one note or more, and each by its own generator. Tensors: besides the
+        objective's own, `notes` [units], the number of each one's notes."""
+        import torch
+
+        (unit,), (rng,) = units, rngs
+        batch = self.collate(unit, rng)
+        return Batch(batch.tensors | {"notes": torch.tensor([len(unit)])}, batch.tokens)
+
+    def unit_losses(self, encoder: "Encoder", batch: Batch, owned: "Owned") -> "torch.Tensor":
+        """The loss of each unit, [units], summed over its notes: entry i depends on unit i alone."""
+        return (self.loss(encoder, batch).mean * batch.tensors["notes"][0]).view(1)
+
 
 def make_objective(plan: StudyPlan, tokenizer: "PreTrainedTokenizerBase", notes: "NoteStore") -> Objective:
     """The objective that the plan names, for a site with these notes.
@@ -111,6 +154,10 @@ def make_objective(plan: StudyPlan, tokenizer: "PreTrainedTokenizerBase", notes:
         InputError: `too-few-categories`: note-category finds fewer than two at the site.
     """
     if isinstance(plan.objective, DeclutrPlan):
+        if plan.privacy and plan.privacy.negatives == "public":
+            from client.objectives.declutr_public import PublicDeclutr
+
+            return PublicDeclutr(plan, plan.objective, tokenizer)
         from client.objectives.declutr import Declutr
 
         return Declutr(plan, plan.objective, tokenizer)

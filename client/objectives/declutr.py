@@ -146,6 +146,14 @@ class Declutr(Objective):
             mlm += part.detach()
         return self._loss(batch, contrast.detach(), mlm)
 
+    @property
+    def groups(self) -> bool:
+        return self.study.privacy is not None
+
+    @property
+    def reads_mlm_head(self) -> bool:
+        return self.plan.mlm_weight > 0
+
     def _pieces(self, batch: Batch, number: int) -> Iterator[slice]:
         """Up to `number` slices of the rows, of one size."""
         rows = len(batch.tensors["width"])

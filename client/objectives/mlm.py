@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
+from client.clipping import Owned
 from client.objectives import Batch, Loss, Objective, TokenisedNote
 from client.objectives.sequences import Sequences
+from client.objectives.unit_rows import by_unit, masked_rows, mlm_losses
 from common.encoder import Encoder
 from common.plan import StudyPlan
 from common.plan_sections import Mlm as MlmPlan
@@ -44,6 +46,25 @@ class Mlm(Objective):
         states = encoder.hidden(t["input_ids"], t["attention_mask"])
         logits = encoder.mlm_logits(states.flatten(0, 1)[t["positions"]])
         return Loss(functional.cross_entropy(logits.float(), t["targets"]), len(t["targets"]))
+
+    units_at_once = None
+
+    def collate_units(self, units: Sequence[Sequence[TokenisedNote]], rngs: Sequence[np.random.Generator]) -> Batch:
+        """Tensors: those of `masked_rows`, a row a note; `owner` [R], the unit of each; `notes` [units]."""
+        windows = [(u, self.sequences.window(note, rngs[u], False)) for u, unit in enumerate(units) for note in unit]
+        of_row = [rngs[u] for u, _ in windows]
+        chosen = [self._choose(window, rngs[u]) for u, window in windows]
+        arrays = masked_rows(self.sequences, [window.ids for _, window in windows], chosen, of_row)
+        arrays["owner"] = np.array([u for u, _ in windows])
+        arrays["notes"] = np.array([len(unit) for unit in units])
+        tokens = int(arrays["attention_mask"].sum())
+        return Batch({k: torch.from_numpy(v) for k, v in arrays.items()}, tokens)
+
+    def unit_losses(self, encoder: Encoder, batch: Batch, owned: Owned) -> torch.Tensor:
+        t = batch.tensors
+        with owned(t["owner"]):
+            states = encoder.hidden(t["input_ids"], t["attention_mask"])
+        return by_unit(mlm_losses(encoder, states, t, owned), t)
 
     def _choose(self, window: TokenisedNote, rng: np.random.Generator) -> np.ndarray:
         """Which tokens of a window are to be predicted, [n] of bool."""

@@ -1,9 +1,10 @@
 """Note category: MLM, and a loss that tells the notes' categories apart by their pooled embedding (METHOD section 1.4).
 
-The category is metadata that a hospital has anyway. Two losses: a linear head with cross-entropy, or supervised
-contrastive loss, for which batches are made of pairs of one category, so that a rare one has a positive, too. Notes
-without a category are read for MLM alone. Categories differ between hospitals: each site has its own list and keeps its
-head, unless the plan names one list for all; then the head is shared like the encoder.
+The category is metadata that a hospital has anyway. Three losses: a linear head with cross-entropy; the same on the
+cosine to a learned prototype of each category; or supervised contrastive loss, for which batches are made of pairs of
+one category, so that a rare one has a positive, too. Notes without a category are read for MLM alone. Categories differ
+between hospitals: each site has its own list and keeps its head, unless the plan names one list for all; then the head
+is shared like the encoder.
 """
 
 import re
@@ -16,10 +17,12 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from client.batching import Batches, PairedBatches
+from client.clipping import Owned
 from client.notes.store import NoteStore
 from client.objectives import Batch, Loss, Objective, TokenisedNote
 from client.objectives.contrastive import supervised_contrastive
 from client.objectives.sequences import Sequences
+from client.objectives.unit_rows import by_unit, masked_rows, mlm_losses
 from common.encoder import Encoder, mean_pool
 from common.errors import InputError
 from common.plan import StudyPlan
@@ -58,8 +61,8 @@ class NoteCategory(Objective):
         self.headings = heading_pattern(categories)
 
     def attach(self, encoder: Encoder) -> None:
-        linear = self.plan.loss == "linear"
-        encoder.set_categories(len(self.code) if linear else 0, shared=self.plan.categories is not None)
+        count = 0 if self.plan.loss == "contrastive" else len(self.code)
+        encoder.set_categories(count, self.plan.categories is not None, bias=self.plan.loss == "linear")
 
     def read(self, notes: NoteStore, index: int) -> TokenisedNote:
         category = notes.view([index]).column("category")[0]
@@ -72,7 +75,7 @@ class NoteCategory(Objective):
         return TokenisedNote(ids, starts, category=category)
 
     def batches(self, notes: NoteStore, rows: np.ndarray, batch_size: int, key: tuple[int, ...]) -> Batches:
-        if self.plan.loss == "linear":
+        if self.plan.loss != "contrastive":
             return super().batches(notes, rows, batch_size, key)
         classes = [self.code.get(category, -1) for category in notes.column("category")[rows]]
         lengths = np.minimum(notes.lengths[rows], self.max_length - 2)
@@ -114,8 +117,46 @@ class NoteCategory(Objective):
         if self.plan.loss == "contrastive":
             _, counts = torch.unique(classes, return_counts=True)
             return supervised_contrastive(pooled, classes, self.plan.temperature), int(counts[counts > 1].sum())
+        return functional.cross_entropy(self._logits(encoder, pooled).float(), classes), len(classes)
+
+    def _logits(self, encoder: Encoder, pooled: torch.Tensor) -> torch.Tensor:
+        """Scores [N, categories] of pooled embeddings [N, H]."""
         assert encoder.category_head is not None  # `attach` has made it
-        return functional.cross_entropy(encoder.category_head(pooled).float(), classes), len(classes)
+        if self.plan.loss == "linear":
+            return encoder.category_head(pooled)
+        return encoder.category_head(functional.normalize(pooled, dim=1)) / self.plan.temperature
+
+    units_at_once = None
+
+    def collate_units(self, units: Sequence[Sequence[TokenisedNote]], rngs: Sequence[np.random.Generator]) -> Batch:
+        """Tensors: those of `masked_rows`, a row a note; `owner` and `categories` (-1 for none) [R]; `notes` [units];
+        unless `masked` the `plain_ids` [R, T]."""
+        owner = [u for u, unit in enumerate(units) for _ in unit]
+        notes = [note for unit in units for note in unit]
+        of_row = [rngs[u] for u in owner]
+        windows = [self.sequences.window(note, rng, False).ids for note, rng in zip(notes, of_row, strict=True)]
+        chosen = [rng.random(len(row)) < self.plan.mask_probability for row, rng in zip(windows, of_row, strict=True)]
+        arrays = masked_rows(self.sequences, windows, chosen, of_row)
+        if not self.plan.masked:
+            arrays["plain_ids"], _ = self.sequences.padded(windows)
+        arrays["owner"] = np.array(owner)
+        arrays["notes"] = np.array([len(unit) for unit in units])
+        arrays["categories"] = np.array(
+            [-1 if note.category is None else self.code.get(note.category, -1) for note in notes]
+        )
+        readings = 1 if self.plan.masked else 2
+        tokens = readings * int(arrays["attention_mask"].sum())
+        return Batch({k: torch.from_numpy(v) for k, v in arrays.items()}, tokens)
+
+    def unit_losses(self, encoder: Encoder, batch: Batch, owned: Owned) -> torch.Tensor:
+        t, plan = batch.tensors, self.plan
+        with owned(t["owner"]):
+            states = encoder.hidden(t["input_ids"], t["attention_mask"])
+            plain = states if plan.masked else encoder.hidden(t["plain_ids"], t["attention_mask"])
+            logits = self._logits(encoder, mean_pool(plain, t["attention_mask"]))
+        known = t["categories"] >= 0
+        told = functional.cross_entropy(logits, t["categories"].clamp(min=0), reduction="none") * known
+        return by_unit(mlm_losses(encoder, states, t, owned) + plan.weight * told, t)
 
 
 def heading_pattern(categories: Sequence[str]) -> re.Pattern[str]:

@@ -6,12 +6,14 @@ page that is dark sets `layout.font.color`. A figure with nothing to show has no
 """
 
 from server.figures.embedding import embedding_map
+from server.figures.privacy import epsilon_spent
 from server.figures.round_space import space_lines
 from server.figures.scores import few_shot, forest, score_dots
 from server.figures.training import held_out_loss, held_out_part, training_loss
 
 __all__ = [
     "embedding_map",
+    "epsilon_spent",
     "few_shot",
     "forest",
     "held_out_loss",

@@ -4,7 +4,8 @@ import math
 
 import plotly.graph_objects as go
 
-from common.results import Summary
+from common.results import SiteRound, Summary
+from server.figures.privacy import spent
 from server.figures.round_lines import Point, round_lines
 from server.figures.style import plain
 
@@ -28,14 +29,20 @@ def held_out_loss(summary: Summary) -> go.Figure:
 
 
 def training_loss(summary: Summary) -> go.Figure:
-    """One line a site, over the rounds from which it returned."""
+    """One line a site, over the rounds from which it returned; with private training the losses have noise."""
     points: dict[str, dict[int, Point]] = {}
     for round_ in summary.rounds:
         for site in round_.sites:
             if site.state == "returned" and site.loss is not None and math.isfinite(site.loss):
-                on = f"{site.notes:,} notes, {site.steps:,} steps, {site.tokens:,} tokens"
-                points.setdefault(site.site, {})[round_.number] = (site.loss, f"loss {site.loss:.4f}<br>{on}")
-    return round_lines(summary, points, f"training loss ({loss_unit(summary)})")
+                points.setdefault(site.site, {})[round_.number] = (site.loss, _on_training(site, site.loss))
+    name = "training loss with noise" if spent(summary) else "training loss"
+    return round_lines(summary, points, f"{name} ({loss_unit(summary)})")
+
+
+def _on_training(site: SiteRound, loss: float) -> str:
+    if site.privacy is not None:
+        return f"loss {loss:.4f}, with noise<br>{site.steps:,} steps; notes and tokens withheld"
+    return f"loss {loss:.4f}<br>{site.notes:,} notes, {site.steps:,} steps, {site.tokens:,} tokens"
 
 
 def held_out_part(summary: Summary, part: str) -> go.Figure:

@@ -4,11 +4,13 @@ from typing import Any
 
 from common.results import EmbeddingMap, Mode, ModelName, Summary
 from server import figures
+from server.figures.privacy import spent, unit
 from server.figures.round_space import GAP, released
 from server.figures.style import MODE_TITLES, MODEL_LABELS, MODEL_MARKS, Mark, marks, site_names
 from server.figures.tasks import MODELS, metric_words, modes, task_names
 from server.figures.training import part_name, part_names
-from server.report import round_tables, tables, words
+from server.report import privacy_words, round_tables, tables, words
+from server.report.privacy_section import privacy_section
 from server.report.shell import Chart, Charts, assemble, embedding_section
 
 Legend = dict[ModelName, tuple[str, Mark]]
@@ -49,6 +51,7 @@ class Page:
     def training(self) -> list[Chart | None]:
         summary = self.summary
         fell = words.loss_sentence(summary)
+        noise = " with noise" if spent(summary) else ""
         return [
             self.charts.add(
                 "Held-out loss by round and site",
@@ -57,8 +60,8 @@ class Page:
                 round_tables.held_out_table(summary),
             ),
             self.charts.add(
-                "Training loss by round and site",
-                "Line chart of the training loss by round, one line a site. The table below holds its values.",
+                f"Training loss{noise} by round and site",
+                f"Line chart of the training loss{noise} by round, one line a site. The table below holds its values.",
                 figures.training_loss(summary),
                 round_tables.training_table(summary),
             ),
@@ -169,6 +172,7 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
     tasks = [page.task(task) for task in task_names(summary)]
     space = page.space()
     embedding = embedding_section(page.charts, embedding_map, site_names(summary))
+    privacy = privacy_section(page.charts, summary)
     moved = sum(s.bytes_down + s.bytes_up for r in summary.rounds for s in r.sites)
     contents = [
         ("training", "Did training work?"),
@@ -176,6 +180,7 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         ("labels", "Few labels"),
         *([("space", "Embedding space")] if space else []),
         *([("map", "Embedding map")] if embedding else []),
+        *([("privacy", "Privacy")] if privacy else []),
         ("rounds", "Rounds"),
         ("sites", "Sites"),
     ]
@@ -188,12 +193,14 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         summary=summary,
         message=summary.message,
         lead=words.lead(summary),
+        privacy_print=privacy_words.small_print(summary, bool(embedding)),
         facts=_facts(summary, moved),
         contents=contents,
         helped={(h.task, h.mode, h.site): h for h in words.helped(summary)},
         how_lost=words.how_lost(summary),
         how_scored=words.how_scored(summary),
         how_used=words.how_used(summary),
+        loss_notes=privacy_words.loss_notes(summary),
         training=training,
         parts=parts,
         site_legend={name: (name, mark) for name, mark in marks(site_names(summary)).items()},
@@ -202,11 +209,13 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         tasks=tasks,
         space=space,
         embedding=embedding,
+        privacy=privacy,
         rounds=[round_ for round_ in summary.rounds if round_.number > 0],
         ladder=round_tables.ladder(summary),
         left_out_of_rounds=round_tables.left_out_of_rounds(summary),
         rounds_table=round_tables.rounds_table(summary),
-        sites_table=tables.sites_table(summary.sites, use=True),
+        sites_table=tables.sites_table(summary.sites, use=True, unit=unit(summary)),
+        counts_note=privacy_words.counts_note(summary),
     )
 
 

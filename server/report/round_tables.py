@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.results import HeldOut, Round, SiteRound, Summary
+from server.figures.privacy import spent
 from server.figures.round_space import GAP, measure, released
 from server.figures.space import MEASURES
 from server.figures.style import site_names
 from server.figures.training import loss_unit, part_name, part_unit
-from server.report.tables import NOTHING, Table
+from server.report.tables import NOTHING, WITHHELD, Table
 from server.report.words import duration, listed, size
 
 
@@ -52,9 +53,10 @@ def all_space_table(summary: Summary) -> Table:
 
 def training_table(summary: Summary) -> Table:
     def losses(round_: Round) -> dict[str, str]:
-        return {site.site: _loss(site.loss) for site in round_.sites if site.state == "returned"}
+        return {site.site: _training_loss(site) for site in round_.sites if site.state == "returned"}
 
-    return _by_round(summary, f"Training loss, {loss_unit(summary)}", losses)
+    noise = ", with noise" if spent(summary) else ""
+    return by_round(summary, f"Training loss{noise}, {loss_unit(summary)}", losses)
 
 
 def rounds_table(summary: Summary) -> Table:
@@ -67,12 +69,12 @@ def rounds_table(summary: Summary) -> Table:
             str(round_.number),
             site.site,
             "returned" if site.state == "returned" else f"left out: {site.reason or 'no reason given'}",
-            f"{site.notes:,}",
+            _withheld(site, f"{site.notes:,}"),
             f"{site.steps:,}",
-            f"{site.tokens:,}",
-            _loss(site.loss),
+            _withheld(site, f"{site.tokens:,}"),
+            _training_loss(site),
             *(_loss(site.parts.get(part)) for part in parts),
-            duration(site.seconds),
+            _withheld(site, duration(site.seconds)),
             size(site.bytes_down),
             size(site.bytes_up),
             NOTHING if site.update_norm is None else f"{site.update_norm:.4g}",
@@ -97,11 +99,12 @@ def ladder(summary: Summary) -> list[LadderRow]:
     for site in dict.fromkeys(s.site for r in rounds for s in r.sites):
         cells = [next((s for s in r.sites if s.site == site), None) for r in rounds]
         there = [cell for cell in cells if cell is not None]
+        is_private = any(cell.privacy is not None for cell in there)
         totals = [
             f"{sum(cell.state == 'returned' for cell in there)} of {len(rounds)}",
-            duration(sum(cell.seconds for cell in there)),
+            WITHHELD if is_private else duration(sum(cell.seconds for cell in there)),
             f"{sum(cell.steps for cell in there):,}",
-            f"{sum(cell.tokens for cell in there):,}",
+            WITHHELD if is_private else f"{sum(cell.tokens for cell in there):,}",
             size(sum(cell.bytes_down for cell in there)),
             size(sum(cell.bytes_up for cell in there)),
         ]
@@ -123,17 +126,26 @@ def left_out_of_rounds(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def _held_out_by_round(summary: Summary, caption: str, cell: Callable[[HeldOut], str]) -> Table:
-    return _by_round(
+    return by_round(
         summary, caption, lambda round_: {site: cell(held_out) for site, held_out in round_.held_out.items()}
     )
 
 
-def _by_round(summary: Summary, caption: str, cells: Callable[[Round], dict[str, str]]) -> Table:
+def by_round(summary: Summary, caption: str, cells: Callable[[Round], dict[str, str]]) -> Table:
     """Rounds by sites, without the rounds in which no site has a value."""
     sites = site_names(summary)
     found = [(round_.number, cells(round_)) for round_ in summary.rounds]
     rows = [[str(number), *(of.get(site, NOTHING) for site in sites)] for number, of in found]
     return Table(caption, ["round", *sites], [row for row in rows if any(cell != NOTHING for cell in row[1:])])
+
+
+def _withheld(site: SiteRound, text: str) -> str:
+    """With private training a site does not say how many notes and tokens it read, nor how long that took."""
+    return text if site.privacy is None else WITHHELD
+
+
+def _training_loss(site: SiteRound) -> str:
+    return WITHHELD if site.privacy is not None and site.loss is None else _loss(site.loss)
 
 
 def _loss(loss: float | None) -> str:

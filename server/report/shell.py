@@ -82,7 +82,7 @@ def assemble(template: str, result: Summary | Table, charts: Charts, **context: 
     script = (HERE / "page.js").read_text(encoding="utf-8")
     frame = {
         "result": result,
-        "no_dp": result.privacy == NO_DP,
+        "no_dp": NO_DP in result.privacy,  # a table says it of some of its arms, perhaps
         "figures": {chart.id: json.loads(chart.figure.to_json()) for chart in charts.drawn},
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),
         "plotly_js": Markup(_plotly_js()),

@@ -6,7 +6,7 @@ from server.figures.differences import against, labels_a_class, row_of
 from server.figures.rows import Column, Rows
 from server.figures.space import MEASURES, RowSpace
 from server.figures.style import MODE_LABELS, interval
-from server.report.tables import NOTHING, Table, support_of
+from server.report.tables import NOTHING, WITHHELD, Table, support_of
 from server.report.words import duration
 
 
@@ -76,8 +76,12 @@ def consumed_table(rows: Rows) -> Table:
     for row in rows.trained:
         cells = list(rows.cells.get(row, {}).values())
         if cells:
-            numbers = [f"{_mean(cells, name):,.0f}" for name in ("steps", "tokens", "whole", "shortened", "too_short")]
-            found.append([row.name, f"{len(cells)}", *numbers, duration(_mean(cells, "seconds"))])
+            steps, tokens, *notes = [
+                f"{_mean(cells, name):,.0f}" for name in ("steps", "tokens", "whole", "shortened", "too_short")
+            ]
+            if tokens == "0" and steps != "0":  # with private training no site says how many it read
+                tokens = WITHHELD
+            found.append([row.name, f"{len(cells)}", steps, tokens, *notes, duration(_mean(cells, "seconds"))])
     return Table("What training a cell consumed, over all sites; means over seeds", columns, found)
 
 

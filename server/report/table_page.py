@@ -10,7 +10,7 @@ from server.figures.rows import MEAN_OF_SITES, Rows, model_label
 from server.figures.space import MEASURES, alignment_uniformity, space_dots, space_place, spaces
 from server.figures.style import MODE_LABELS, Mark
 from server.figures.table_scores import mode_dots, table_few_shot
-from server.report import table_data, table_words, tables, words
+from server.report import privacy_words, table_data, table_words, tables, words
 from server.report.grids import grids
 from server.report.shell import Chart, Charts, assemble, embedding_section
 
@@ -166,6 +166,7 @@ def render_table(table: Table, map: EmbeddingMap | None = None) -> str:
         table=table,
         message="",
         lead=table_words.lead(rows),
+        privacy_print=privacy_words.table_small_print(table),
         verdicts=table_words.verdicts(rows),
         facts=_facts(table),
         contents=contents,

@@ -7,7 +7,7 @@ from server.figures.style import MODEL_LABELS, interval, site_names
 from server.figures.tasks import metric_words, mode_scores, own, own_few
 from server.report.words import COMPARED, capitalised, count
 
-NOTHING = "–"
+NOTHING, WITHHELD = "–", "withheld"
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,33 @@ def embedding_table(embedding: EmbeddingMap) -> Table:
     return Table(f"The {count(len(rows), 'point')} of the map", columns, rows, frozenset({0, 1, 2}))
 
 
-def sites_table(sites: list[SiteFacts], use: bool = False) -> Table:
+def sites_table(sites: list[SiteFacts], use: bool = False, unit: str = "unit") -> Table:
     """Notes and tokens.
 
     Args:
         use: and how the objective uses the training notes; for results of one objective.
+        unit: what private training protects, where it does.
     """
     columns = ["site", "training notes", "held-out (dev) notes", "test notes", "set aside as duplicates", "tokens"]
-    rows = [[s.name, f"{s.train:,}", f"{s.dev:,}", f"{s.test:,}", f"{s.set_aside:,}", f"{s.tokens:,}"] for s in sites]
+    rows = [[s.name, *_counts(s, s.train, s.dev, s.test, s.set_aside, s.tokens)] for s in sites]
     if use:
         columns[2:2] = ["used whole", "shortened", "too short"]
         for row, site in zip(rows, sites, strict=True):
-            row[2:2] = [f"{site.whole:,}", f"{site.shortened:,}", f"{site.too_short:,}"]
+            row[2:2] = _counts(site, site.whole, site.shortened, site.too_short)
+    if any(site.units is not None for site in sites):
+        columns[1:1] = [f"{unit}s in training"]
+        for row, site in zip(rows, sites, strict=True):
+            row[1:1] = [NOTHING if site.units is None else f"{site.units:,}"]
     return Table("Notes and tokens of each site", columns, rows)
+
+
+def counts_withheld(site: SiteFacts) -> bool:
+    """Whether a site that trains privately says only how many units train."""
+    return site.units is not None and not (site.train or site.dev or site.test)
+
+
+def _counts(site: SiteFacts, *numbers: int) -> list[str]:
+    return [WITHHELD if counts_withheld(site) else f"{number:,}" for number in numbers]
 
 
 def comparison_cells(summary: Summary, task: str, mode: Mode) -> list[tuple[str, list[Comparison | None]]]:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import get_args
 
 from common.results import Comparison, Mode, ModelName, Summary, Verdict
+from server.figures.privacy import private
 from server.figures.style import MODE_TITLES, MODEL_LABELS, site_names
 from server.figures.tasks import metric_words, modes, task_names
 
@@ -112,6 +113,8 @@ def rounds_sentence(summary: Summary) -> str:
 
 
 def loss_sentence(summary: Summary) -> str:
+    if private(summary) and summary.rounds and not any(round_.held_out for round_ in summary.rounds):
+        return "The held-out loss was withheld."
     measured = {site: pair for site in site_names(summary) if (pair := first_and_last_held_out(summary, site))}
     if not measured:
         return "The held-out loss was not measured before and after training."

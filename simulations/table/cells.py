@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from client.app import app as client_app
-from client.app import worker
 from client.notes.store import NoteStore
-from client.objectives.usage import round_steps
 from client.site import open_site, site_facts
 from common.errors import StudyError
 from common.files import new_folder
@@ -16,14 +14,15 @@ from common.messages import Tensors
 from common.plan import StudyPlan
 from common.results import POOLED
 from common.table import Consumed, Setting
-from server.app import CHECKPOINTS
+from server.app import CHECKPOINTS, plain_tensors
 from server.app import app as server_app
 from server.checkpoint import load_checkpoint
-from simulations.baselines import alone
+from simulations.baselines import alone, site_steps
 from simulations.display import Display
 from simulations.engines import run_inprocess
 from simulations.partition import slug, write_site
 from simulations.run_folder import RunFolder
+from simulations.scoring import scoring_encoder
 from simulations.table.plan import ArmSection, TablePlan
 
 STUDIES = "studies"  # of a cell, while it is trained
@@ -81,8 +80,7 @@ def train_cell(
             continue
         consumed = Consumed(**{key: getattr(consumed, key) + getattr(took, key) for key in Consumed.model_fields})
         if any(other.start == arm.name for other in table.arms) and not place.model(owner).exists():
-            encoder = worker(plan.encoder.base, plan.study.seed).encoder
-            encoder.set_categories(plan.shared_categories, shared=True)
+            encoder = scoring_encoder(plan)
             encoder.load(tensors[owner])
             with new_folder(place.model(owner)) as scratch:
                 encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
@@ -98,7 +96,7 @@ def _study(
         members = {name: store.rows for name, store in notes.items()}
     else:
         # As many steps as the sites make together, so that it reads as many tokens as they.
-        steps = sum(round_steps(plan, store.lengths[store.split_indices("train")]) for store in notes.values())
+        steps = sum(site_steps(plan, store) for store in notes.values())
         plan = alone(plan, steps)
         members = {owner: np.sort(np.concatenate([store.rows for store in notes.values()]))}
     like = open_site(next(iter(run.sites.values()))).config
@@ -114,7 +112,7 @@ def _study(
     state, tensors, _ = kept
     did = [site for done in state.rounds for site in done.sites]
     facts = [site_facts(name, store, plan) for name, store in notes.items()]
-    return tensors, Consumed(
+    return plain_tensors(plan, tensors), Consumed(
         steps=sum(site.steps for site in did),
         tokens=sum(site.tokens for site in did),
         whole=sum(fact.whole for fact in facts),

@@ -41,6 +41,7 @@ class ArmSection(Section):
     objective: dict[str, Any]
     training: dict[str, Any] = Field({})
     federation: dict[str, Any] = Field({})
+    privacy: dict[str, Any] = Field({}, description="what it has differential privacy by, where it has any")
 
 
 class _File(Section):
@@ -67,6 +68,19 @@ class TablePlan:
     def hash(self) -> str:
         """SHA-256 (hex) over all that the file says."""
         return hashlib.sha256(json.dumps(self.raw, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def private(self) -> bool:
+        """Whether any arm is."""
+        return any(self.plan(arm, 0).privacy for arm in self.arms)
+
+    @property
+    def privacy_words(self) -> str:
+        """The guarantee of all arms, or of each where they differ."""
+        words = {arm.name: self.plan(arm, 0).privacy_words for arm in self.arms}
+        if len(set(words.values())) == 1:
+            return next(iter(words.values()))
+        return "differs by arm: " + "; ".join(f"{arm}, {said}" for arm, said in words.items())
 
     def rows(self) -> list[Arm]:
         return [Arm(name=a.name, objective=str(a.objective.get("kind", "mlm")), start=a.start or "") for a in self.arms]
@@ -110,6 +124,7 @@ def _arm_plan(raw: dict[str, Any], arm: ArmSection, seed: int | None, base: str 
         raise InputError("table-invalid", f"{name}: [objective] stands beside the arms.", "Give each arm its own.")
     study = {**sections.get("study", {}), **({} if seed is None else {"seed": seed})}
     encoder = {**sections.get("encoder", {}), **({"base": base} if base else {})}
-    changed = {key: {**sections.get(key, {}), **getattr(arm, key)} for key in ("training", "federation")}
+    changed = {key: {**sections.get(key, {}), **getattr(arm, key)} for key in ("training", "federation", "privacy")}
+    changed = {key: settings for key, settings in changed.items() if settings}
     plan = {**sections, "study": study, "encoder": encoder, **changed, "objective": arm.objective}
     return check_plan(plan, name)

@@ -15,6 +15,7 @@ from client.site import open_site, site_facts
 from common.encoder import load_encoder, load_tokenizer
 from common.errors import InputError
 from common.files import explained, write_text
+from common.messages import Tensors
 from common.results import POOLED, ModelName
 from common.table import Consumed, Table
 from server.report import write_table_report
@@ -37,7 +38,7 @@ def run_table(table: TablePlan, wish: Wish, display: Display) -> RunFolder:
     with run.locked():
         try:
             with explained(run.path):
-                set_up(run, table.common, wish, display)
+                set_up(run, table.common, wish, display, private=table.private)
                 write_text(run.path / TABLE_FILE, table.toml())
         except BaseException:
             run.abandon()
@@ -118,9 +119,13 @@ def _model(
     if name in ("majority", "tf-idf"):
         return None
     if name == "base":
-        return Model({POOLED: server.app.base_tensors(table.common)}, Consumed())
+        return Model({POOLED: _base(table)}, Consumed())
     arm = next(arm for arm in table.arms if arm.name == place.arm)
     return train_cell(run, table, arm, place, notes, display)
+
+
+def _base(table: TablePlan) -> Tensors:
+    return server.app.plain_tensors(table.common, server.app.base_tensors(table.common))
 
 
 def _progress(places: list[tuple[Place, ModelName]], done: dict[Row, dict[int, Scored]]) -> dict[Row, tuple[int, int]]:
@@ -146,6 +151,7 @@ def _table(
     return Table(
         study=common.study.name,
         status="finished" if finished else "running",
+        privacy=table.privacy_words,
         plan_hash=table.hash(),
         started=setup.started,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

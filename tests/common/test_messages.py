@@ -11,7 +11,7 @@ from common import messages
 from common.errors import FednotesError, InputError
 from common.messages import BadReply, EvaluateReply, TrainReply
 from common.plan import StudyPlan
-from common.results import SiteFacts, Space
+from common.results import PrivacySpent, SiteFacts, Space
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32([1.5]), "empty": np.zeros(0, np.float32)}
@@ -21,6 +21,10 @@ METRICS: dict[str, Any] = {"num-examples": 12, "steps": 3, "tokens": 99, "loss":
 EVALUATED: dict[str, Any] = {"num-examples": 4, "tokens": 40, "loss": 2.5}
 FACTS = {"train": 30, "dev": 4, "test": 5, "set_aside": 1, "tokens": 999, "whole": 20, "shortened": 7, "too_short": 3}
 DETAILS = ConfigRecord({"part-mlm": 2.0, "part-contrastive": 0.5})
+RUN = "0123456789abcdef" * 2
+SPENT = PrivacySpent(
+    unit="patient", units=250, noise_multiplier=1.25, sample_rate=0.064, steps=3, epsilon=0.75, delta=1e-5
+)
 
 MakeMessage = Callable[..., Message]
 
@@ -30,12 +34,24 @@ def arrays(**changed: np.ndarray) -> ArrayRecord:
 
 
 @pytest.fixture
-def train_reason(make_message: MakeMessage) -> Callable[..., str]:
+def plan_of(make_plan: Callable[..., StudyPlan]) -> Callable[..., StudyPlan]:
+    """A plan of an objective."""
+
+    def make(objective: str = "declutr", **sections: dict[str, Any]) -> StudyPlan:
+        spans = {"max_span": 16} if objective == "declutr" else {}
+        return make_plan(objective={"kind": objective, **spans}, **sections)
+
+    return make
+
+
+@pytest.fixture
+def train_reason(make_message: MakeMessage, plan_of: Callable[..., StudyPlan]) -> Callable[..., str]:
     """Why a train reply of some records is refused."""
 
-    def reason(content: RecordDict | Error) -> str:
+    def reason(content: RecordDict | Error, **sections: dict[str, Any]) -> str:
         with pytest.raises(BadReply) as caught:
-            messages.read_train_reply(Message(content, reply_to=make_message()), EXPECTED, MOST, "declutr")
+            reply = Message(content, reply_to=make_message())
+            messages.read_train_reply(reply, EXPECTED, MOST, plan_of(**sections))
         assert SECRET not in str(caught.value)
         return str(caught.value)
 
@@ -77,23 +93,46 @@ def test_arrays_are_copies() -> None:
 
 def test_a_request_survives(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
     plan = make_plan()
-    config = messages.request_config(plan)
+    config = messages.request_config(plan, RUN)
     config["server-round"] = 4
     content = RecordDict({"arrays": messages.to_arrays(TENSORS), "config": config})
     request = messages.read_request(make_message(content))
-    assert (request.plan, request.round, request.proximal_mu) == (plan, 4, 0.0)
+    assert (request.plan, request.run, request.round, request.proximal_mu) == (plan, RUN, 4, 0.0)
     assert request.plan.hash() == plan.hash() and all(np.array_equal(request.arrays[n], TENSORS[n]) for n in TENSORS)
     config["proximal-mu"] = 0.25
     assert messages.read_request(make_message(content)).proximal_mu == 0.25
 
 
-def test_a_query_carries_the_plan(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
+def test_a_query_carries_the_plan_and_the_run(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
     plan = make_plan()
-    assert messages.read_plan(make_message(messages.query_content(plan), "query")) == plan
+    query = make_message(messages.query_content(plan, RUN), "query")
+    assert messages.read_plan(query) == plan and messages.read_run(query) == RUN
+
+
+@pytest.mark.parametrize(
+    "run",
+    [None, "", RUN[:-1], RUN + "0", RUN.upper(), RUN[:-1] + "g", RUN + "\n", "../" + RUN[3:], RUN[:-1] + "٣", 12, b"0"],
+    ids=repr,
+)
+def test_a_run_that_is_no_id_is_refused(
+    make_plan: Callable[..., StudyPlan], make_message: MakeMessage, run: Any
+) -> None:
+    """It becomes part of the names of files at a site."""
+    config = messages.request_config(make_plan(), RUN)
+    config["server-round"] = 1
+    if run is None:
+        del config["run"]
+    else:
+        config["run"] = run
+    request = make_message(RecordDict({"config": config, "arrays": arrays()}))
+    for read in (messages.read_run, messages.read_request):
+        with pytest.raises(FednotesError) as caught:
+            read(request)
+        assert caught.value.code == "run-invalid"
 
 
 def test_another_version_is_refused(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
-    content = messages.query_content(make_plan())
+    content = messages.query_content(make_plan(), RUN)
     content.config_records["config"]["version"] = "99.0"
     with pytest.raises(FednotesError, match=r"99\.0") as caught:
         messages.read_plan(make_message(content))
@@ -101,7 +140,7 @@ def test_another_version_is_refused(make_plan: Callable[..., StudyPlan], make_me
 
 
 def test_a_plan_that_is_not_valid_is_refused(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
-    content = messages.query_content(make_plan())
+    content = messages.query_content(make_plan(), RUN)
     content.config_records["config"]["plan"] = "[study]\n"
     with pytest.raises(InputError):
         messages.read_plan(make_message(content))
@@ -128,10 +167,12 @@ def test_malformed_facts_are_refused(make_message: MakeMessage, content: RecordD
 
 
 @pytest.mark.parametrize(("objective", "parts"), messages.PARTS.items())
-def test_a_train_reply_survives(make_message: MakeMessage, objective: str, parts: tuple[str, ...]) -> None:
+def test_a_train_reply_survives(
+    make_message: MakeMessage, plan_of: Callable[..., StudyPlan], objective: str, parts: tuple[str, ...]
+) -> None:
     sent = TrainReply(12, steps=3, tokens=99, loss=1.25, seconds=0.5, parts=dict.fromkeys(parts, 0.1))
     reply = messages.train_reply(sent, TENSORS, make_message())
-    said, tensors = messages.read_train_reply(reply, EXPECTED, MOST, objective)
+    said, tensors = messages.read_train_reply(reply, EXPECTED, MOST, plan_of(objective))
     assert said == sent and set(tensors) == set(TENSORS)
     assert all(np.array_equal(tensors[n], TENSORS[n]) and tensors[n].dtype == np.float32 for n in TENSORS)
 
@@ -179,13 +220,13 @@ def test_malformed_figures_of_the_space_are_refused(make_message: MakeMessage, f
 
 
 @pytest.mark.parametrize("read", ["read_facts", "read_evaluate_reply", "read_train_reply"])
-def test_an_error_is_a_reason(make_message: MakeMessage, read: str) -> None:
+def test_an_error_is_a_reason(make_message: MakeMessage, plan_of: Callable[..., StudyPlan], read: str) -> None:
     def reason(reply: Message) -> str:
         with pytest.raises(BadReply) as caught:
             arguments = {
                 "read_facts": (),
                 "read_evaluate_reply": ("declutr",),
-                "read_train_reply": (EXPECTED, MOST, "declutr"),
+                "read_train_reply": (EXPECTED, MOST, plan_of()),
             }
             getattr(messages, read)(reply, *arguments[read])
         return str(caught.value)
@@ -311,3 +352,70 @@ def test_an_evaluate_reply_that_says_nothing_is_refused(
 ) -> None:
     with pytest.raises(BadReply, match=told):
         messages.read_evaluate_reply(Message(content, reply_to=make_message()), "declutr")
+
+
+# Private training.
+
+
+def private_details(**changed: Any) -> ConfigRecord:
+    """What a site says of its privacy, with some of it changed; None leaves it out."""
+    said = SPENT.model_dump() | changed
+    return ConfigRecord({**DETAILS, **{f"privacy-{name}": v for name, v in said.items() if v is not None}})
+
+
+def private_reply(details: ConfigRecord | None = None, without: str = "", **changed: Any) -> RecordDict:
+    """The records of a reply from private training: it weighs 1, and time and tokens are withheld."""
+    values = METRICS | {"num-examples": 1, "tokens": 0, "seconds": 0.0} | changed
+    record = MetricRecord({name: value for name, value in values.items() if name != without})
+    return RecordDict({"arrays": arrays(), "metrics": record, "details": details or private_details()})
+
+
+@pytest.mark.parametrize("loss", [1.25, None])
+def test_a_private_train_reply_survives(
+    make_message: MakeMessage, plan_of: Callable[..., StudyPlan], loss: float | None
+) -> None:
+    sent = TrainReply(1, steps=3, tokens=0, loss=loss, seconds=0.0, privacy=SPENT)
+    reply = messages.train_reply(sent, TENSORS, make_message())
+    plan = plan_of(privacy={"epsilon": 3.0, "release_loss": loss is not None})
+    said, tensors = messages.read_train_reply(reply, EXPECTED, 0, plan)  # 0: the site said no number of notes
+    assert said == sent and set(tensors) == set(TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "content", "told"),
+    [
+        ({"epsilon": 1.0}, metrics(**{"num-examples": 1}), "what it says of its privacy is missing or malformed"),
+        ({"epsilon": 1.0}, private_reply(private_details(epsilon=None)), "what it says of its privacy is missing"),
+        ({"epsilon": 1.0}, private_reply(private_details(epsilon=SECRET)), "what it says of its privacy is missing"),
+        ({"epsilon": 1.0}, private_reply(private_details(units=0.5)), "what it says of its privacy is missing"),
+        ({"epsilon": 1.0}, private_reply(private_details(unit="ward")), "what it says of its privacy is missing"),
+        ({"epsilon": 1.0}, private_reply(private_details(more=1.0)), "what it says of its privacy is missing"),
+        ({"epsilon": 1.0}, private_reply(private_details(unit="note")), "its privacy is not that of the plan"),
+        ({"epsilon": 1.0, "unit": "note"}, private_reply(), "its privacy is not that of the plan"),
+        ({"epsilon": 1.0, "delta": 9e-6}, private_reply(), "its privacy is not that of the plan"),
+        ({"epsilon": 0.74}, private_reply(), "it has spent epsilon 0.750, more than the plan's 0.74"),
+        ({"epsilon": 1.0}, private_reply(private_details(epsilon=float("nan"))), "it has spent epsilon nan"),
+        ({"epsilon": 1.0}, private_reply(private_details(epsilon=float("inf"))), "it has spent epsilon inf"),
+        ({"epsilon": 1.0}, private_reply(**{"num-examples": 12}), "its number of notes is 12, not 1 to 1"),
+        ({"epsilon": 1.0}, private_reply(**{"num-examples": 1.5}), "its number of notes is 1.5, not 1 to 1"),
+        ({"epsilon": 1.0}, private_reply(**{"num-examples": 0.5}), "its number of notes is 0.5, not 1 to 1"),
+        ({"epsilon": 1.0}, private_reply(without="loss"), "its metrics are not the expected ones"),
+        ({"epsilon": 1.0, "release_loss": False}, private_reply(), "its metrics are not the expected ones"),
+    ],
+)
+def test_a_private_reply_that_is_not_what_the_plan_asks_is_refused(
+    train_reason: Callable[..., str], privacy: dict[str, Any], content: RecordDict, told: str
+) -> None:
+    assert train_reason(content, privacy=privacy).startswith(told)
+
+
+def test_a_plan_with_a_noise_multiplier_bounds_no_epsilon(
+    make_message: MakeMessage, plan_of: Callable[..., StudyPlan]
+) -> None:
+    reply = Message(private_reply(private_details(epsilon=99.0)), reply_to=make_message())
+    said, _ = messages.read_train_reply(reply, EXPECTED, MOST, plan_of(privacy={"noise_multiplier": 1.25}))
+    assert said.privacy == SPENT.model_copy(update={"epsilon": 99.0})
+
+
+def test_privacy_without_a_private_plan_is_refused(train_reason: Callable[..., str]) -> None:
+    assert train_reason(private_reply()) == "its privacy is not that of the plan"

@@ -15,7 +15,7 @@ from common.messages import Tensors
 from common.results import HeldOut, Round, SiteFacts, SiteRound
 from server.checkpoint import KEPT, State, load_checkpoint, save_checkpoint
 
-PLAN = "0" * 64
+PLAN, RUN = "0" * 64, "c0ffee" + "0" * 26
 FACTS = SiteFacts(name="Élise", train=3, dev=2, test=1, set_aside=0, tokens=99, whole=2, shortened=1, too_short=0)
 
 
@@ -24,7 +24,7 @@ def state(number: int, plan: str = PLAN) -> State:
     one = Round(
         number=number, attempts=1, seconds=0.1, sites=[site], held_out={"Élise": HeldOut(loss=1.5, notes=2, tokens=9)}
     )
-    return State(plan_hash=plan, round=number, rounds=[one], sites=[FACTS], left_out_sites={"node 3": "late"})
+    return State(plan_hash=plan, run=RUN, round=number, rounds=[one], sites=[FACTS], left_out_sites={"node 3": "late"})
 
 
 def shared(number: int) -> Tensors:
@@ -48,7 +48,7 @@ def taken(folder: Path) -> int:
     kept = load_checkpoint(folder, PLAN)
     assert kept is not None
     number = kept[0].round
-    assert kept[0].rounds == state(number).rounds and kept[0].sites == [FACTS]
+    assert kept[0].rounds == state(number).rounds and kept[0].sites == [FACTS] and kept[0].run == RUN
     assert all(np.array_equal(kept[1][n], v) and kept[1][n].dtype == v.dtype for n, v in shared(number).items())
     assert all(np.array_equal(kept[2][n], v) for n, v in moments(number).items()) and len(kept[1]) == 2
     return number
@@ -148,6 +148,14 @@ def test_none_intact(tmp_path: Path) -> None:
     with pytest.raises(StudyError) as caught:
         load_checkpoint(tmp_path, PLAN)
     assert caught.value.code == "checkpoint-damaged"
+
+
+def test_a_record_that_names_no_run_is_not_intact(tmp_path: Path) -> None:
+    """Under another id a site would train a round anew, and pay for it twice."""
+    save(tmp_path, 1, 2)
+    path = tmp_path / "round-0002" / "state.json"
+    path.write_text(path.read_text().replace(f'"run":"{RUN}",', ""))
+    assert taken(tmp_path) == 1
 
 
 def test_another_plan_is_refused(tmp_path: Path) -> None:

@@ -458,7 +458,7 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(
     with pytest.raises(KeyboardInterrupt):
         study.run()
     assert study.kept[0].round == 2
-    client.app.worker.cache_clear()
+    client.app._worker.cache_clear()
     study.faults.clear()
     state = study.run()
     assert equal(study.weights, unbroken.weights)

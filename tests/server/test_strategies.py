@@ -13,7 +13,7 @@ from common import messages
 from common.messages import Tensors, TrainReply
 from common.plan_sections import Federation
 from server.checkpoint import State, load_checkpoint, save_checkpoint
-from server.strategies import make_strategy, restore_strategy, strategy_state
+from server.strategies import distance, make_strategy, restore_strategy, strategy_state
 from simulations.engines import InProcessGrid
 
 NOTES = (10, 30, 5, 55, 100)
@@ -159,7 +159,7 @@ def test_a_restart_changes_nothing(
     first, broken = make_strategy(plan), START
     for number in range(1, break_after + 1):
         broken = one_round(first, number, broken)
-    state = State(plan_hash="h", round=break_after, rounds=[], sites=[], left_out_sites={})
+    state = State(plan_hash="h", run="0" * 32, round=break_after, rounds=[], sites=[], left_out_sites={})
     save_checkpoint(tmp_path, state, broken, strategy_state(first, list(broken)))
     kept = load_checkpoint(tmp_path, "h")
     assert kept is not None
@@ -192,3 +192,13 @@ def test_only_strategies_with_moments_keep_some(one_round: Callable[..., Tensors
     assert kept["fedavgm"] == {f"momentum/{n}" for n in SHAPES}
     assert kept["fedadam"] == {f"{slot}/{n}" for n in SHAPES for slot in ("m_t", "v_t")}
     assert not any(kept[name] for name in STRATEGIES if name not in ("fedavgm", "fedadam"))
+
+
+def test_the_distance_is_that_of_all_numbers_together() -> None:
+    """Against one long vector; of values whose squares, and whose difference, float32 cannot hold, too."""
+    a, b = drawn(1), drawn(2)
+    flat = [np.concatenate([v.astype(np.float64).ravel() for v in tensors.values()]) for tensors in (a, b)]
+    assert distance(a, b) == pytest.approx(np.linalg.norm(flat[0] - flat[1]), rel=1e-12)
+    most = {"x": np.float32([[3e38, 0.0]]), "n": np.array(0, np.float32)}
+    assert distance(most, {k: -v for k, v in most.items()}) == pytest.approx(6e38, rel=1e-6)
+    assert distance(a, a) == 0.0

@@ -1,15 +1,24 @@
 """The command as a person uses it: what it prints, what it leaves, and what it says when something is wrong."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 from transformers import AutoModel
 
-from common.results import NO_DP, ModelName, Summary
+from client.notes.source import Columns, NotesSource
+from common.plan import StudyPlan
+from common.results import NO_DP, ModelName, PrivacySpent, Round, SiteRound, Summary
+from fednotes import app
+from simulations.cli import _say
+from simulations.display import Display
+from simulations.run_folder import RunFolder
+from simulations.setup import Wish
 from simulations.synthetic_notes import write_jsonl
 from simulations.table.plan import is_table
 from tests.simulations.conftest import Fednotes
@@ -52,6 +61,54 @@ def test_compare_leaves_all_that_it_promises(fednotes: Fednotes, plan_file: Plan
     newest = load_file(max((run / "checkpoints").glob("round-*")) / "shared.safetensors")
     name = "embeddings.word_embeddings.weight"
     assert (model.state_dict()[name].numpy() == newest[f"bert.{name}"]).all()
+
+
+def _said_at_the_end(epsilons: list[float], **changes: Any) -> list[str]:
+    """The last lines of a run whose sites have spent so much; without any, of one that was not private."""
+    spent = {"unit": "patient", "units": 412, "noise_multiplier": 1.1, "sample_rate": 0.04, "steps": 9, "delta": 1e-5}
+    sites = [
+        SiteRound(site=f"site {i}", state="returned", privacy=PrivacySpent.model_validate(spent | {"epsilon": epsilon}))
+        for i, epsilon in enumerate(epsilons)
+    ]
+    begun = {"started": "2026-05-04T09:12:03Z", "finished": "2026-05-04T09:31:47Z", "seconds": 9.0, "versions": {}}
+    model = {"objective": "mlm", "seed": 1, "engine": "inprocess", "base": "b", "parameters": 9, "shared_parameters": 9}
+    found = {"sites": [], "left_out_sites": {}, "scores": [], "comparisons": [], "not_scored": []}
+    rounds = [Round(number=1, attempts=1, seconds=1.0, sites=sites, held_out={})]
+    run = {"study": "a", "status": "finished", "plan_hash": "0", "planned_rounds": 1, "rounds": rounds}
+    console = Console(file=io.StringIO(), width=200)
+    _say(Summary.model_validate(begun | model | found | run | changes), Path("run"), console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_private_run_ends_with_what_it_spent() -> None:
+    guarantee = "differential privacy for each patient: epsilon at most 8 at delta 1e-05"
+    lines = _said_at_the_end([7.9, 7.96, 7.93], privacy=guarantee, epsilon_cap=8.0)
+    assert lines[0].endswith(f"sites, {guarantee}.")
+    assert lines[1] == "privacy: each patient, epsilon 7.90 to 7.96 spent of 8 at delta 1e-05 over 3 sites"
+    assert "The held-out loss was withheld." in lines[2]
+    assert not any(NO_DP in line for line in lines)
+    plain = _said_at_the_end([])
+    assert plain[0].endswith(f"sites, {NO_DP}.") and not any("epsilon" in line for line in plain)
+
+
+def test_public_text_is_read_like_the_notes(
+    plan_file: PlanFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Wish] = []
+
+    def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
+        asked.append(wish)
+        return RunFolder(tmp_path)
+
+    monkeypatch.setattr("simulations.federation.simulate", simulate)
+    flags = ["--notes", "a.csv", "--text-column", "body", "--patient-column", "who", "--quiet"]
+    for public in ([], ["--public", "wiki.jsonl"]):
+        app(["simulate", str(plan_file()), *flags, *public], standalone_mode=False)
+    assert asked[0].public is None
+    # the patients' column is that of the notes alone
+    assert asked[1].public == NotesSource(source="wiki.jsonl", columns=Columns(text="body"))
+    assert asked[1].notes == NotesSource(source="a.csv", columns=Columns(text="body", patient="who"))
 
 
 def test_json_is_the_summary_and_nothing_else(fednotes: Fednotes, plan_file: PlanFile, notes_file: str) -> None:
@@ -188,6 +245,8 @@ def test_a_full_disk_is_said_and_the_run_can_go_on(
         (["--resume", "nowhere"], "not the folder of a run"),
         (["--resume", "nowhere", "--sites", "2"], "Give --resume alone"),
         (["--notes", "sqlite:///x.db"], "query"),
+        (["--public", "site.toml"], "a file of public text"),
+        (["--resume", "nowhere", "--public", "x.csv"], "Give --resume alone"),
     ],
 )
 def test_flags_that_do_not_go_together(arguments: list[str], message: str, fednotes: Fednotes, tmp_path: Path) -> None:

@@ -36,6 +36,27 @@ def test_the_page_shows_round_sites_losses_and_why_a_site_is_out(make_plan: Call
         assert part in text
 
 
+def test_a_private_study_shows_its_guarantee_and_not_the_lack_of_one(make_plan: Callable[..., StudyPlan]) -> None:
+    plan = make_plan(privacy={"unit": "note", "epsilon": 8.0, "delta": 1e-6})
+    guarantee = "differential privacy for each note: epsilon at most 8 at delta 1e-06"
+    page = Page(Console(file=io.StringIO(), force_terminal=True))
+    page.study(plan, ["north"], "Federation")
+    page.say("Scoring at north")  # the guarantee stays on the page between studies
+    log = Log(Console(file=io.StringIO(), width=110))
+    log.study(plan, ["north"], "Federation")
+    assert isinstance(log.console.file, io.StringIO)
+    for text in (page_text(page), log.console.file.getvalue()):
+        assert guarantee in " ".join(text.split())
+        assert NO_DP not in text
+
+
+def test_what_is_promised_is_shown_before_the_first_study() -> None:
+    page = Page(Console(file=io.StringIO(), force_terminal=True))
+    page.promise(NO_DP)
+    page.say("Reading the notes")
+    assert NO_DP in page_text(page)
+
+
 def test_a_page_of_many_sites_stays_short(make_plan: Callable[..., StudyPlan]) -> None:
     page = Page(Console(file=io.StringIO(), force_terminal=True))
     page.study(make_plan(), [f"site-{i}" for i in range(50)], "Federation")

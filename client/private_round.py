@@ -1,0 +1,188 @@
+"""One round of private training at a site, from the terms to the reply: charged before its first step, answered again
+by the very same update if it is asked for again."""
+
+import hashlib
+import hmac
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from client import outbox
+from client.dpsgd import Mechanism, sensitivity, train_privately
+from client.ledger import Charge, Entry, Ledger, secret_key
+from client.notes.store import NoteStore
+from client.objectives import Objective
+from client.receipt import Noise
+from client.site import Site
+from client.training import check_finite, usable
+from client.units import units_of
+from common.encoder import Encoder, tensors_digest
+from common.errors import FednotesError
+from common.messages import Request, Tensors, TrainReply
+from common.plan import StudyPlan
+from common.plan_sections import Privacy
+from common.privacy import epsilon_of, noise_multiplier, sampling_rate, steps_per_round
+from common.results import PrivacySpent
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a plan means at a site of so many units: public figures all, for none rests on what the notes hold."""
+
+    units: int
+    rate: float
+    steps: int
+    total_steps: int
+    noise_multiplier: float
+    epsilon: float
+
+    @classmethod
+    def of(cls, plan: StudyPlan, privacy: Privacy, units: int) -> "Terms":
+        """Raises InputError `epsilon-too-small`, and FednotesError `delta-too-large`."""
+        if privacy.delta * units > 1:
+            raise FednotesError(
+                "delta-too-large",
+                f"privacy.delta = {privacy.delta:g} is above 1 / units: the site has {units:,}.",
+                f"Lower it, best to {0.1 / units:.0e} or less.",
+            )
+        rate = sampling_rate(plan.training.batch_size, units)
+        steps = steps_per_round(plan.training, units)
+        total = steps * plan.federation.rounds
+        noise = noise_multiplier(privacy, rate, total)
+        return cls(
+            units, rate, steps, total, noise, epsilon_of([(noise, rate, total)], privacy.delta, privacy.accountant)
+        )
+
+
+def check_policy(site: Site, plan: StudyPlan, terms: Terms | None) -> None:
+    """Raises FednotesError, a code, where the site's policy is stricter than the plan; it is never looser."""
+    policy, privacy = site.config.policy, plan.privacy
+    if privacy is None or terms is None:
+        if policy.require_privacy:
+            raise FednotesError(
+                "privacy-required",
+                "The site takes part in private training only, and the plan has none.",
+                "Plan [privacy], or set policy.require_privacy = false in site.toml.",
+            )
+        return
+    if policy.unit == "patient" and privacy.unit == "note":
+        raise FednotesError(
+            "unit-beyond-policy",
+            "The plan protects single notes; the site asks for whole patients.",
+            'Plan privacy.unit = "patient".',
+        )
+    if policy.max_epsilon is not None and terms.epsilon > policy.max_epsilon:
+        raise FednotesError(
+            "epsilon-beyond-policy",
+            f"The study would spend epsilon {terms.epsilon:.3g}; the site's policy allows {policy.max_epsilon:g}.",
+            "Plan less, or raise policy.max_epsilon in site.toml.",
+        )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is to leave, the noise that it has, and the entry that was charged for it."""
+
+    reply: TrainReply
+    update: Tensors
+    noise: Noise
+    entry: Entry
+
+
+def private_round(
+    site: Site,
+    notes: NoteStore,
+    request: Request,
+    encoder: Encoder,
+    objective: Objective,
+    save: Callable[[], None],
+    on_step: Callable[[int, int], None],
+) -> Done:
+    """Charge, train, and keep what is to leave.
+
+    Args:
+        encoder: with the request's weights.
+        save: keeps what stays at the site, before the update may leave.
+
+    Raises:
+        FednotesError: of the ledger, of the policy, or as `Terms.of` and `train_privately`.
+    """
+    plan, privacy = request.plan, request.plan.privacy
+    assert privacy is not None  # the caller has looked
+    units = units_of(notes, usable(objective, notes, "train"), privacy.unit)
+    terms = Terms.of(plan, privacy, len(units))
+    check_policy(site, plan, terms)
+    ledger = Ledger(site.folder)
+    secret = secret_key(site.folder)
+    entry = ledger.charge(
+        _charge(request, privacy, terms, notes, encoder),
+        study_cap=privacy.epsilon,
+        total_cap=site.config.policy.max_epsilon,
+    )
+    spread = terms.noise_multiplier * sensitivity(objective, privacy)
+    noise = Noise(noise_multiplier=terms.noise_multiplier, standard_deviation=spread, steps=terms.steps)
+    if kept := outbox.kept(site.folder, request.run, request.round):
+        update, said = kept
+        return Done(_reply(said), update, noise, entry)
+    trained = train_privately(
+        encoder,
+        objective,
+        notes,
+        site.public_notes(encoder.tokenizer),
+        units,
+        plan.training,
+        privacy,
+        Mechanism(terms.noise_multiplier, terms.rate, hmac.digest(secret, bytes.fromhex(entry.nonce), hashlib.sha256)),
+        first_step=(request.round - 1) * terms.steps,
+        steps=terms.steps,
+        total_steps=terms.total_steps,
+        proximal_mu=request.proximal_mu,
+        on_step=on_step,
+    )
+    spent = PrivacySpent(
+        unit=privacy.unit,
+        units=terms.units,
+        noise_multiplier=terms.noise_multiplier,
+        sample_rate=terms.rate,
+        steps=terms.steps,
+        epsilon=entry.epsilon_study,
+        delta=privacy.delta,
+    )
+    loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
+    # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.
+    reply = TrainReply(1, trained.steps, 0, loss, 0.0, {}, spent)
+    update = {name: p.detach().cpu().numpy() for name, p in encoder.shared(plan.federation.share).items()}
+    check_finite(encoder)
+    save()
+    outbox.keep(site.folder, request.run, request.round, update, _words(reply))
+    return Done(reply, update, noise, entry)
+
+
+def _charge(request: Request, privacy: Privacy, terms: Terms, notes: NoteStore, encoder: Encoder) -> Charge:
+    tensors = tensors_digest((name, p) for name, p in sorted(encoder.tensors().items()))
+    inputs = json.dumps([tensors, notes.digest, request.plan.hash(), request.proximal_mu])
+    return Charge(
+        run=request.run,
+        study=request.plan.study.name,
+        plan_hash=request.plan.hash(),
+        round=request.round,
+        unit=privacy.unit,
+        units=terms.units,
+        noise_multiplier=terms.noise_multiplier,
+        sample_rate=terms.rate,
+        steps=terms.steps,
+        delta=privacy.delta,
+        accountant=privacy.accountant,
+        inputs=hashlib.sha256(inputs.encode()).hexdigest(),
+    )
+
+
+def _words(reply: TrainReply) -> dict[str, object]:
+    assert reply.privacy is not None  # a private one
+    return asdict(reply) | {"privacy": reply.privacy.model_dump()}
+
+
+def _reply(words: dict[str, object]) -> TrainReply:
+    known: dict = dict(words)
+    return TrainReply(**known | {"privacy": PrivacySpent.model_validate(known["privacy"])})
