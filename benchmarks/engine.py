@@ -51,7 +51,7 @@ KEY = b"benchmark"
 
 def loop(plan: StudyPlan, sites: list[Path]) -> tuple[float, dict[str, np.ndarray]]:
     """Seconds and final shared weights of the plain loop."""
-    work = client.app.worker(plan.encoder.base, plan.study.seed)
+    work = client.app.worker(plan)
     encoder = work.encoder
     opened = [open_site(folder) for folder in sites]
     notes = {site.name: site.notes(encoder.tokenizer) for site in opened}

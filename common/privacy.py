@@ -1,29 +1,30 @@
 """The accounting mathematics, pure: from a history of (noise multiplier, sampling rate, steps) to epsilon, and back.
 
 A step is the Poisson-subsampled Gaussian mechanism: each unit is drawn with the sampling rate, the clipped sum gets
-noise of the multiplier times the sensitivity (docs/privacy.md proves it of each objective). Composition by Opacus:
-`prv` (Gopi et al. 2021; its upper bound), or `rdp` (Mironov et al. 2019; looser). Where `prv` cannot be trusted, `rdp`
-stands in: a number from here is never below the truth.
+noise of the multiplier times the sensitivity (docs/privacy.md proves it of each objective). Two accountants, both by
+Opacus and both upper bounds: `prv` (Gopi et al. 2021) and `rdp` (Mironov et al. 2019), which is looser. Where `prv`
+cannot be had, `rdp` stands in.
 """
 
 import contextlib
 import functools
 import itertools
 import math
-import sys
 import warnings
 from collections.abc import Iterable
 
+import numpy as np
+
+from common.composition import chances, composed
 from common.errors import InputError
 from common.plan_sections import Privacy, Training
 
 Step = tuple[float, float, int]  # noise multiplier, sampling rate, steps
 _NO_NOISE = 1e-3  # less hides nothing, and Opacus' series need not end there
 _LEAST, _MOST = 100, 1_000_000  # of the noise multipliers that are sought, in thousandths
-_ERROR, _MOST_ERROR = 0.01, 0.1  # that PRV adds to epsilon
-_POINTS = 2**21  # of the grid that PRV lays over the losses: a second or two
-_PARTS = 32  # steps of so many kinds, for each has a grid in memory
-_FARTHEST = 700.0  # exp() of a larger loss is infinite
+# Few are fractions, whose series are slow; those are for large epsilons.
+_ORDERS = [1 + part for part in (0.01, 0.03, 0.06, 0.1, 0.2, 0.35, 0.5, 0.75, 1.5, 2.5)]
+_ORDERS += [*range(2, 65), 128, 256, 512]
 
 
 def epsilon_of(history: Iterable[Step], delta: float, accountant: str = "prv") -> float:
@@ -50,49 +51,40 @@ def epsilon_of(history: Iterable[Step], delta: float, accountant: str = "prv") -
 
 @functools.lru_cache(maxsize=4096)
 def _epsilon(history: tuple[Step, ...], delta: float, accountant: str) -> float:
-    from opacus.accountants import RDPAccountant
+    bound = _by_rdp(history, delta)
+    return min(bound, _by_prv(history, delta)) if accountant == "prv" else bound
 
-    account = RDPAccountant()
-    account.history = list(history)
+
+@functools.lru_cache(maxsize=4096)
+def _rdp(noise: float, rate: float) -> np.ndarray:
+    """Renyi differential privacy of one step, of each of the orders."""
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    return np.maximum(0.0, compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=_ORDERS))
+
+
+def _by_rdp(history: Iterable[Step], delta: float) -> float:
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
+    spent = np.sum([steps * _rdp(noise, rate) for noise, rate, steps in history], axis=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # RDP says when the best order is the largest that it tried
-        bound = max(0.0, float(account.get_epsilon(delta=delta)))
-        tight = _prv(history, delta) if accountant == "prv" else math.inf
-    return max(0.0, tight) if -math.inf < tight < bound else bound
+        warnings.simplefilter("ignore")  # it says when the best order is the first or the last
+        return max(0.0, float(get_privacy_spent(orders=_ORDERS, rdp=spent, delta=delta)[0]))
 
 
-def _prv(history: tuple[Step, ...], delta: float) -> float:
-    """Opacus' upper bound by PRV; infinite where it is none, or takes too long."""
-    from opacus.accountants import PRVAccountant
-    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV, compute_safe_domain_size
+def _by_prv(history: tuple[Step, ...], delta: float) -> float:
+    """Infinite where it cannot be had."""
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV, TruncatedPrivacyRandomVariable
 
-    losses = [PoissonSubsampledGaussianPRV(rate, noise) for noise, rate, _ in history]
-    steps = [number for _, _, number in history]
-    error = composition_error(compute_safe_domain_size(losses, steps, _ERROR, delta / 1000), sum(steps), delta)
-    if error > _MOST_ERROR or len(history) > _PARTS:
-        return math.inf
-    account = PRVAccountant()
-    account.history = list(history)
-    try:
-        return float(account.get_epsilon(delta=delta, eps_error=error))
-    except (RuntimeError, ValueError):  # so it says that floating point is too coarse
-        return math.inf
-
-
-def composition_error(reach: float, steps: int, delta: float) -> float:
-    """What numerical composition adds to epsilon: 0.01, more where losses up to `reach` need too long a grid.
-
-    Infinite where double precision does not do. The grid is Opacus', whose error in delta is delta / 1000. The error
-    is such that Fourier transforms of the grid are fast.
-    """
-    from scipy.fft import next_fast_len
-
-    error_of_delta = delta / 1000
-    if not reach < _FARTHEST or steps * sys.float_info.epsilon > error_of_delta:
-        return math.inf
-    points = reach * math.sqrt(steps * math.log(12 / error_of_delta) / 2)  # on either side of 0, at an error of 1
-    error = max(_ERROR, 2 * points / _POINTS)
-    return points / (next_fast_len(math.ceil(points / error) + 2) - 1.5)
+    (_, chance), (_, chance_of_one) = chances(sum(steps for _, _, steps in history), delta)
+    single = max(_by_rdp([(noise, rate, 1)], chance_of_one) for noise, rate, _ in history)
+    reach = 3 + max(_by_rdp(history, chance), single)
+    with np.errstate(all="ignore"):  # the logarithms of 0 that Opacus meets on its way come out right
+        losses = [
+            (TruncatedPrivacyRandomVariable(PoissonSubsampledGaussianPRV(rate, noise), -reach, reach), steps)
+            for noise, rate, steps in history
+        ]
+        return composed(losses, reach, delta)
 
 
 def noise_for(epsilon: float, delta: float, rate: float, steps: int, accountant: str = "prv") -> float:

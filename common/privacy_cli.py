@@ -29,7 +29,7 @@ _HINT = "Write whole numbers above 0 with commas between them, as in 2000,12000.
 
 @dataclass(frozen=True)
 class SitePrivacy:
-    """A site of `units` units. `epsilon` is by round; `epsilon_by_note` by the notes of a patient, with note as unit."""
+    """`epsilon` is after a round. `epsilon_by_note` is of a patient with so many notes, if the unit were the note."""
 
     units: int
     noise_multiplier: float
@@ -89,7 +89,7 @@ def _site(plan: StudyPlan, privacy: Privacy, units: int) -> SitePrivacy:
         rounds * each,
         {number: epsilon_of([(noise, rate, number * each)], privacy.delta, privacy.accountant) for number in told},
         {notes: several_notes(noise, rate, rounds * each, privacy.delta, notes) for notes in _NOTES},
-        privacy.delta > 1 / units,
+        privacy.delta * units > 1,
     )
 
 
@@ -101,8 +101,8 @@ def _show(plan: StudyPlan, privacy: Privacy, sites: list[SitePrivacy], console: 
     for site in sites:
         if site.delta_too_large:
             say(
-                f"Of {site.units:,} {privacy.unit}s, delta {privacy.delta:g} is above 1 / units: a study refuses this "
-                f"site (delta-too-large). Set privacy.delta to {0.95 / site.units:.1e} or less."
+                f"Delta {privacy.delta:g} is above 1 / units where {site.units:,} train: a study leaves such a site out "
+                f"(delta-too-large). Lower privacy.delta, best to {0.1 / site.units:.0e} or less."
             )
 
 

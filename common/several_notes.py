@@ -2,7 +2,7 @@
 
 Each of the patient's notes is drawn by itself, so that the number in a step is binomial; at worst all their clipped
 gradients point one way. A step is then a mixture of Gaussians against one Gaussian (Charles et al. 2024,
-arXiv 2407.07737, which proves that this pair dominates), composed by Opacus as the plain one is (Gopi et al. 2021).
+arXiv 2407.07737, which proves that this pair dominates).
 """
 
 import functools
@@ -10,10 +10,9 @@ import math
 
 import numpy as np
 
-from common.privacy import composition_error
+from common.composition import chances, composed
 
 _ORDERS = np.geomspace(1e-3, 32, 100)  # of the moments that bound the losses' tails
-_MOST_ERROR = 0.5  # that composition may add to epsilon, which is large here
 _TAIL = 12.0  # noises from the mean beyond which a Gaussian has nothing
 
 
@@ -21,31 +20,31 @@ _TAIL = 12.0  # noises from the mean beyond which a Gaussian has nothing
 def several_notes(noise: float, rate: float, steps: int, delta: float, notes: int) -> float:
     """Epsilon at `delta` of a patient with `notes` notes, after `steps` steps that draw each note with `rate`.
 
-    An upper bound, whether the patient is added or removed: to the error of `composition_error`, or by moments where
-    that cannot be had.
+    An upper bound, whether the patient is added or removed: by numerical composition, or by moments where that
+    cannot be had.
     """
     pair, most = _Pair(noise, rate, notes), 0.0
     for removed in (True, False):
-        most = max(most, _composed(_Loss(pair, removed), steps, delta, most))
+        most = max(most, _epsilon(_Loss(pair, removed), steps, delta, most))
     return most
 
 
 class _Pair:
-    """The mixture of normal laws with means 0..notes, and the one with mean 0, in steps' units of sensitivity."""
+    """The mixture of normal laws with means 0..notes, and the one with mean 0; 1 is what a note can add."""
 
     def __init__(self, noise: float, rate: float, notes: int) -> None:
         from scipy.stats import binom
 
         self.noise, self.notes = noise, notes
         drawn = np.arange(notes + 1)
-        chances = binom.logpmf(drawn, notes, rate)
-        self.drawn, self.chances = drawn[np.isfinite(chances)], chances[np.isfinite(chances)]
+        logs = binom.logpmf(drawn, notes, rate)
+        self.drawn, self.logs = drawn[np.isfinite(logs)], logs[np.isfinite(logs)]
 
     def loss(self, x: np.ndarray) -> np.ndarray:
         """Log of the mixture's density over the other's; it rises with x."""
         total = np.full(len(x), -np.inf)
-        for number, chance in zip(self.drawn, self.chances, strict=True):
-            total = np.logaddexp(total, chance + number * (x - number / 2) / self.noise**2)
+        for number, log in zip(self.drawn, self.logs, strict=True):
+            total = np.logaddexp(total, log + number * (x - number / 2) / self.noise**2)
         return total
 
 
@@ -80,31 +79,18 @@ class _Loss:
         if not self.removed:
             return ndtr(-np.interp(-t, self._loss_at_x, self._x) / pair.noise)
         x = np.interp(t, self._loss_at_x, self._x)
-        parts = zip(pair.drawn, pair.chances, strict=True)
-        return sum(math.exp(chance) * ndtr((x - number) / pair.noise) for number, chance in parts)
+        parts = zip(pair.drawn, pair.logs, strict=True)
+        return sum(math.exp(log) * ndtr((x - number) / pair.noise) for number, log in parts)
 
     def tail(self, steps: int, chance: float, sign: int = 1) -> float:
         """What the loss of `steps` steps (times `sign`) exceeds with at most this chance (Chernoff's bound)."""
         return float(np.min((steps * self._moments[sign] - math.log(chance)) / _ORDERS))
 
 
-def _composed(loss: _Loss, steps: int, delta: float, known: float) -> float:
+def _epsilon(loss: _Loss, steps: int, delta: float, known: float) -> float:
     """An upper bound; any will do that is no more than what is `known` of the other direction."""
     by_moments = loss.tail(steps, delta)
     if by_moments <= known:
         return by_moments
-    from opacus.accountants.analysis.prv import Domain, compose_heterogeneous, discretize
-
-    error_of_delta = delta / 1000
-    chances = ((steps, error_of_delta / 8), (1, error_of_delta / (16 * steps)))
-    reach = 3 + max(loss.tail(number, chance, sign) for number, chance in chances for sign in (1, -1))
-    error = composition_error(reach, steps, delta)
-    if error > _MOST_ERROR:
-        return by_moments
-    mesh = error / math.sqrt(steps * math.log(12 / error_of_delta) / 2)
-    try:
-        one = discretize(loss, Domain.create_aligned(-reach, reach, mesh))
-        _, _, most = compose_heterogeneous([one], [steps]).compute_epsilon(delta, error_of_delta, error)
-    except (RuntimeError, ValueError):  # so Opacus says that floating point is too coarse
-        return by_moments
-    return max(0.0, float(most)) if most < by_moments else by_moments
+    reach = 3 + max(loss.tail(number, chance, sign) for number, chance in chances(steps, delta) for sign in (1, -1))
+    return min(by_moments, composed([(loss, steps)], reach, delta))

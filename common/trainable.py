@@ -68,8 +68,24 @@ def add_adapters(encoder: Encoder, rank: int, dropout: float) -> "dict[str, torc
     config = LoraConfig(
         r=rank, lora_alpha=RANK_TO_ALPHA * rank, lora_dropout=dropout, target_modules=list(plain), bias="none"
     )
-    inject_adapter_in_model(config, encoder.body)
+    try:
+        inject_adapter_in_model(config, encoder.body)
+    except BaseException:
+        remove_adapters(encoder, plain)
+        raise
     return plain
+
+
+def remove_adapters(encoder: Encoder, plain: "Mapping[str, torch.nn.Module]") -> None:
+    """Put back the modules that `add_adapters` returned; what was frozen stays so.
+
+    By hand, because peft's own way back draws a progress bar and leaves its configuration behind.
+    """
+    body = encoder.body
+    for name, module in plain.items():
+        parent, _, child = name.rpartition(".")
+        setattr(body.get_submodule(parent), child, module)
+    vars(body).pop("peft_config", None)
 
 
 def merged(tensors: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -200,6 +200,8 @@ class Rounds:
                 self.on_event(Event("left-out", number, name, str(reason)))
                 continue
             messages.put_in_order(reply, arrays)
+            weight = {messages.WEIGHT: reply.content.metric_records[messages.METRICS][messages.WEIGHT]}
+            reply.content[messages.METRICS] = MetricRecord(weight)  # Flower wants of all sites the same metrics
             good.append(reply)
         return sites, good
 

@@ -74,9 +74,8 @@ class Log(Silent):
             return
         if self.rounds == 0:
             self.rounds = plan.federation.rounds
-            self.console.print(
-                f"{phase}: {len(sites)} sites, {self.rounds} rounds, {plan.privacy_words}", highlight=False
-            )
+            line = f"{phase}: {len(sites)} sites, {self.rounds} rounds, {plan.privacy_words}"
+            self.console.print(line, highlight=False, soft_wrap=True)
         elif not self.baselines:
             self.baselines = True
             self.console.print("Training the baselines", highlight=False)

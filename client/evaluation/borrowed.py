@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from common.encoder import Encoder
-from common.trainable import add_adapters
+from common.trainable import add_adapters, remove_adapters
 
 LORA_DROPOUT = 0.1
 
@@ -43,13 +43,8 @@ def adapted(encoder: Encoder, rank: int) -> Iterator[None]:
 
     After it the modules are those of before: the adapters' own are gone. `requires_grad` is for `borrowed` to put back.
     """
-    body = encoder.body
     plain = add_adapters(encoder, rank, LORA_DROPOUT)
     try:
         yield
     finally:
-        # By hand, because peft's own way back draws a progress bar and leaves its configuration behind.
-        for name, module in plain.items():
-            parent, _, child = name.rpartition(".")
-            setattr(body.get_submodule(parent), child, module)
-        vars(body).pop("peft_config", None)
+        remove_adapters(encoder, plain)

@@ -42,7 +42,7 @@ def spent_table(summary: Summary) -> Table:
     reported, last = spent(summary), last_reports(summary)
     done = rounds_done(summary)
     cap = "none" if summary.epsilon_cap is None else f"{summary.epsilon_cap:g}"
-    columns = ["site", "epsilon spent", "cap", "delta", "protects each of", "noise multiplier", "sampling rate"]
+    columns = ["site", "epsilon spent", "cap", "delta", "trained on", "noise multiplier", "sampling rate"]
     columns += ["steps so far", "rounds returned"]
     rows = []
     for site in site_names(summary):

@@ -48,8 +48,8 @@ def small_print(summary: Summary, mapped: bool = False) -> list[str]:
     ]
     return [
         spent_sentence(summary),
-        f"What is protected is each {one} that a site trains on, in what the site sends in training and so in the "
-        "encoder. What a site itself does with its notes is not protected, nor are the scores in this report.",
+        f"The guarantee is for each {one} that a site trains on, in what the site sends in training and so in the "
+        "encoder. It covers neither what a site itself does with its notes nor the scores in this report.",
         f"This run is a simulation on one machine: its {listed(shown)} were computed on the notes themselves, without "
         "noise, and epsilon does not cover them.",
     ]
@@ -61,8 +61,8 @@ def table_small_print(table: Table) -> list[str]:
         return []
     without = f"In arms with {NO_DP} nothing bounds what updates and encoders may reveal about single notes."
     return [
-        "What is protected is each unit (patient or note) that a site trains on, in what the site sends in training. "
-        "The guarantee is that of one training: each row and each seed spends as much again on the same notes.",
+        "The guarantee is for each unit (patient or note) that a site trains on, in what the site sends in training. "
+        "It is that of one training: each row and each seed spends as much again on the same notes.",
         *([without] if NO_DP in table.privacy else []),
         "This table is a simulation on one machine: its scores, figures of embedding spaces and counts of notes were "
         "computed on the notes themselves, without noise, and epsilon does not cover them.",
@@ -98,9 +98,10 @@ def how_to_read(summary: Summary) -> str:
     return (
         f"Epsilon bounds how far all that a site sent in training can shift the odds that a certain {one} was among "
         "those it trained on: at most by a factor of e to the epsilon (2.7 at epsilon 1, about 3,000 at 8), but for a "
-        "chance of about delta. Smaller protects more. It is each site's own and of this study alone: other studies "
-        f"on the same notes, and a {one} that is at two sites, spend more. How many {one}s a site has, it sends as it "
-        "is. docs/privacy.md, in Fednotes' documentation, says what is proved and what is not."
+        "chance of about delta. Smaller protects more, and the bound is weak at 8 already. It is each site's own and "
+        f"of this study alone: other studies on the same notes, and a {one} that is at two sites, spend more. How many "
+        f"{one}s a site has, it sends as it is. docs/privacy.md, in Fednotes' documentation, says what is proved and "
+        "what is not."
     )
 
 

@@ -52,8 +52,10 @@ def all_space_table(summary: Summary) -> Table:
 
 
 def training_table(summary: Summary) -> Table:
+    missing = _missing_loss(summary)
+
     def losses(round_: Round) -> dict[str, str]:
-        return {site.site: _training_loss(site) for site in round_.sites if site.state == "returned"}
+        return {site.site: _training_loss(site, missing) for site in round_.sites if site.state == "returned"}
 
     noise = ", with noise" if spent(summary) else ""
     return by_round(summary, f"Training loss{noise}, {loss_unit(summary)}", losses)
@@ -64,6 +66,7 @@ def rounds_table(summary: Summary) -> Table:
     parts = list(dict.fromkeys(part for site in sites for part in site.parts))
     columns = ["round", "site", "outcome", "notes", "steps", "tokens", "loss", *(f"loss: {part}" for part in parts)]
     columns += ["time", "down", "up", "change (L2 norm)"]
+    missing = _missing_loss(summary)
     rows = [
         [
             str(round_.number),
@@ -72,7 +75,7 @@ def rounds_table(summary: Summary) -> Table:
             _withheld(site, f"{site.notes:,}"),
             f"{site.steps:,}",
             _withheld(site, f"{site.tokens:,}"),
-            _training_loss(site),
+            _training_loss(site, missing),
             *(_loss(site.parts.get(part)) for part in parts),
             _withheld(site, duration(site.seconds)),
             size(site.bytes_down),
@@ -144,8 +147,14 @@ def _withheld(site: SiteRound, text: str) -> str:
     return text if site.privacy is None else WITHHELD
 
 
-def _training_loss(site: SiteRound) -> str:
-    return WITHHELD if site.privacy is not None and site.loss is None else _loss(site.loss)
+def _training_loss(site: SiteRound, missing: str) -> str:
+    return missing if site.privacy is not None and site.loss is None else _loss(site.loss)
+
+
+def _missing_loss(summary: Summary) -> str:
+    """What it means that a private round has no loss: where others have one, noise left nothing of it."""
+    private = [site for round_ in summary.rounds for site in round_.sites if site.privacy is not None]
+    return WITHHELD if all(site.loss is None for site in private) else "lost in noise"
 
 
 def _loss(loss: float | None) -> str:

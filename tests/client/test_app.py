@@ -24,6 +24,7 @@ from common.plan import StudyPlan
 from server.app import base_tensors
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
+RUN = "0123456789abcdef" * 2
 Ask = Callable[..., Message]
 
 
@@ -33,9 +34,9 @@ def ask(make_message: Callable[..., Message], site_context: Callable[[Path], Con
 
     def send(folder: Path, kind: str, plan: StudyPlan, number: int = 1, arrays: Tensors | None = None) -> Message:
         if kind == "query":
-            content = messages.query_content(plan)
+            content = messages.query_content(plan, RUN)
         else:
-            config = messages.request_config(plan)
+            config = messages.request_config(plan, RUN)
             config["server-round"] = number
             sent = base_tensors(plan) if arrays is None else arrays
             content = RecordDict({"arrays": messages.to_arrays(sent), "config": config})
@@ -86,7 +87,7 @@ def test_an_update_passes_the_checks(
     plan = make_plan(federation={"share": share})
     start = base_tensors(plan)
     expected = {name: value.shape for name, value in start.items()}
-    said, update = messages.read_train_reply(ask(sites["northgate"], "train", plan), expected, 10_000, "mlm")
+    said, update = messages.read_train_reply(ask(sites["northgate"], "train", plan), expected, 10_000, plan)
     own = open_site(sites["northgate"]).notes(load_tokenizer(plan.encoder.base))
     assert said.notes == len(own.split_indices("train")) and said.steps == 2 and said.tokens > 4 * 2
     assert 3 < said.loss < 9 and said.seconds > 0
@@ -100,7 +101,7 @@ def test_the_same_request_gives_the_same_update(
     plan = make_plan()
     first = tensors(ask(sites["northgate"], "train", plan))
     other = tensors(ask(sites["millbrook"], "train", plan))
-    client.app.worker.cache_clear()
+    client.app._worker.cache_clear()
     assert equal(tensors(ask(sites["northgate"], "train", plan)), first) and not equal(first, other)
     assert not equal(tensors(ask(sites["northgate"], "train", plan, 2)), first)
 
@@ -129,7 +130,7 @@ def test_heads_do_not_leak_between_sites_that_share_a_process(
 
     together = rounds(["northgate", "millbrook"], "together")
     turned = rounds(["millbrook", "northgate"], "turned")
-    client.app.worker.cache_clear()
+    client.app._worker.cache_clear()
     alone = rounds(["northgate"], "alone")
     assert all(equal(together[key], turned[key]) for key in together)
     assert all(equal(together[key], alone[key]) for key in alone)
@@ -204,7 +205,7 @@ def test_fedprox_reaches_the_loop(
     plan, updates = make_plan(training={"steps_per_round": 4}), []
     start = base_tensors(plan)
     for mu in (0.0, 1000.0):
-        config = messages.request_config(plan)
+        config = messages.request_config(plan, RUN)
         config["server-round"], config["proximal-mu"] = 1, mu
         content = RecordDict({"arrays": messages.to_arrays(start), "config": config})
         update = tensors(client.app.app(make_message(content), site_context(sites["northgate"])))

@@ -93,15 +93,25 @@ def test_damage_is_nothing_kept(tmp_path: Path) -> None:
     data = file.read_bytes()
     whole = kept(tmp_path, "aa", 1)
     assert whole is not None
-    for position in range(len(data)):
+    for position in range(0, len(data), 3):
         file.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         found = kept(tmp_path, "aa", 1)
         if found is not None:  # the one change that may pass is one that changes nothing
             assert found[1] == REPLY and {n: v.tobytes() for n, v in found[0].items()} == {
                 n: v.tobytes() for n, v in whole[0].items()
             }
-    for length in range(0, len(data), 5):
+    for length in range(0, len(data), 11):
         file.write_bytes(data[:length])
+        assert kept(tmp_path, "aa", 1) is None
+
+
+def test_the_same_bytes_as_other_numbers_are_damage(tmp_path: Path) -> None:
+    keep(tmp_path, "aa", 1, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}, REPLY)
+    (file,) = (tmp_path / OUTBOX).iterdir()
+    data = file.read_bytes()
+    for old, new in ((b'"F32"', b'"I32"'), (b"[2,3]", b"[3,2]")):
+        assert data.count(old) == 1
+        file.write_bytes(data.replace(old, new))
         assert kept(tmp_path, "aa", 1) is None
 
 

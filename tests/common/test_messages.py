@@ -370,13 +370,13 @@ def private_reply(details: ConfigRecord | None = None, without: str = "", **chan
     return RecordDict({"arrays": arrays(), "metrics": record, "details": details or private_details()})
 
 
-@pytest.mark.parametrize("loss", [1.25, None])
+@pytest.mark.parametrize(("loss", "release"), [(1.25, True), (None, True), (None, False)])
 def test_a_private_train_reply_survives(
-    make_message: MakeMessage, plan_of: Callable[..., StudyPlan], loss: float | None
+    make_message: MakeMessage, plan_of: Callable[..., StudyPlan], loss: float | None, release: bool
 ) -> None:
     sent = TrainReply(1, steps=3, tokens=0, loss=loss, seconds=0.0, privacy=SPENT)
     reply = messages.train_reply(sent, TENSORS, make_message())
-    plan = plan_of(privacy={"epsilon": 3.0, "release_loss": loss is not None})
+    plan = plan_of(privacy={"epsilon": 3.0, "release_loss": release})
     said, tensors = messages.read_train_reply(reply, EXPECTED, 0, plan)  # 0: the site said no number of notes
     assert said == sent and set(tensors) == set(TENSORS)
 
@@ -399,7 +399,7 @@ def test_a_private_train_reply_survives(
         ({"epsilon": 1.0}, private_reply(**{"num-examples": 12}), "its number of notes is 12, not 1 to 1"),
         ({"epsilon": 1.0}, private_reply(**{"num-examples": 1.5}), "its number of notes is 1.5, not 1 to 1"),
         ({"epsilon": 1.0}, private_reply(**{"num-examples": 0.5}), "its number of notes is 0.5, not 1 to 1"),
-        ({"epsilon": 1.0}, private_reply(without="loss"), "its metrics are not the expected ones"),
+        ({"epsilon": 1.0}, private_reply(without="steps"), "its metrics are not the expected ones"),
         ({"epsilon": 1.0, "release_loss": False}, private_reply(), "its metrics are not the expected ones"),
     ],
 )

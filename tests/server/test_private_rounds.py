@@ -87,6 +87,19 @@ def test_a_loss_may_stay_at_the_site(make_study: MakeStudy) -> None:
     assert all(s.privacy and s.update_norm for r in state.rounds for s in r.sites)
 
 
+@pytest.mark.parametrize(
+    "hospitals", [{}, {"hospital_privacy": {"noise_multiplier": 1, "clipping_norm": 1, "epsilon": 99}}]
+)
+def test_the_loss_of_one_site_may_be_drowned(make_study: MakeStudy, hospitals: dict[str, Any]) -> None:
+    """Flower's strategies want the same metrics of all sites."""
+    study = make_study(**hospitals)
+    drowned = dataclasses.replace(study.reply("millbrook", 1), loss=None)
+    study.answers["millbrook", "train", 1] = lambda message: messages.train_reply(drowned, START, message)
+    first, second = study.run().rounds[1:]
+    assert [s.loss for s in first.sites] == [1.5, None, 1.5] and [s.loss for s in second.sites] == [1.5] * 3
+    assert all(s.state == "returned" for s in first.sites)
+
+
 def test_a_reply_that_is_not_private_is_left_out(make_study: MakeStudy) -> None:
     study = make_study()
     plain = dataclasses.replace(study.reply("millbrook", 1), privacy=None)

@@ -48,8 +48,8 @@ def test_unit_epsilon_cap_and_delta_are_under_the_title() -> None:
     assert head is not None
     assert f'<span class="badge dp">{GUARANTEE}</span>' in head[0]
     assert "For each patient, epsilon 7.83 to 7.98 spent of 8 at delta 1e-05 over 4 sites." in head[0]
-    assert "What is protected is each patient that a site trains on, in what the site sends in training" in head[0]
-    assert "nor are the scores in this report" in head[0]
+    assert "The guarantee is for each patient that a site trains on, in what the site sends in training" in head[0]
+    assert "It covers neither what a site itself does with its notes nor the scores in this report." in head[0]
     assert NO_DP not in head[0].lower()
 
 
@@ -156,11 +156,12 @@ def test_losses_that_were_withheld_are_no_gaps_and_no_zeros() -> None:
     assert "not measured" in loss_sentence(changed(private_summary(), 0, held_out={}))
     assert "not measured" in loss_sentence(summary.model_copy(update={"rounds": []}))
     assert "not measured" in loss_sentence(summary.model_copy(update={"privacy": NO_DP}))
-    # one site that withholds its loss among others that do not
+    assert dict(zip(rounds_table(summary).columns, rounds_table(summary).rows[0], strict=True))["loss"] == "withheld"
+    # the plan has the losses leave, and of this one noise left nothing
     one = private_summary(rounds=1)
     silent = one.rounds[1].sites[0].model_copy(update={"loss": None})
     rows = training_table(changed(one, 1, sites=[silent, *one.rounds[1].sites[1:]])).rows
-    assert rows[0][1] == "withheld" and float(rows[0][2]) > 0
+    assert rows[0][1] == "lost in noise" and float(rows[0][2]) > 0
 
 
 def test_what_a_private_round_does_not_say_is_withheld_and_not_zero() -> None:

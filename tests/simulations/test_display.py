@@ -42,9 +42,10 @@ def test_a_private_study_shows_its_guarantee_and_not_the_lack_of_one(make_plan: 
     page = Page(Console(file=io.StringIO(), force_terminal=True))
     page.study(plan, ["north"], "Federation")
     page.say("Scoring at north")  # the guarantee stays on the page between studies
-    log = Log(Console(file=io.StringIO(), width=110))
+    log = Log(Console(file=io.StringIO(), width=80))
     log.study(plan, ["north"], "Federation")
     assert isinstance(log.console.file, io.StringIO)
+    assert len(log.console.file.getvalue().splitlines()) == 1
     for text in (page_text(page), log.console.file.getvalue()):
         assert guarantee in " ".join(text.split())
         assert NO_DP not in text

@@ -84,9 +84,9 @@ class Federation:
 @pytest.fixture(autouse=True)
 def _own_worker() -> Iterator[None]:
     """What another test left in the worker is not what a site starts from."""
-    client.app.worker.cache_clear()
+    client.app._worker.cache_clear()
     yield
-    client.app.worker.cache_clear()
+    client.app._worker.cache_clear()
 
 
 @pytest.fixture
@@ -240,12 +240,12 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(federation: Callable
     sections = {"federation": {"share": "encoder", "rounds": 3, "strategy": "fedadam"}}
     whole = federation(OBJECTIVES[case], "whole", **sections)
     expected = whole.run()
-    client.app.worker.cache_clear()
+    client.app._worker.cache_clear()
     broken = federation(OBJECTIVES[case], "broken", **sections)
     broken.kill = ("millbrook", "train", 3)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
-    client.app.worker.cache_clear()  # as in another process
+    client.app._worker.cache_clear()  # as in another process
     broken.kill = None
     state = broken.run()
     assert all(np.array_equal(value, broken.kept[1][name]) for name, value in whole.kept[1].items())

@@ -1,18 +1,28 @@
-"""What the tests of private training share: encoders in double precision, units of notes, and each objective under a
-private plan."""
+"""What the tests of private training share: encoders, units of notes, each objective under a private plan, and what a
+private step sums and hands on."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from client.clipping import Clipper, Losses, make_clipper
-from client.notes.store import NoteStore
+from client.dpsgd import _GRADIENT, Mechanism, _sum_units, train_privately
+from client.notes.source import NotesSource
+from client.notes.store import NoteStore, prepare
 from client.objectives import Objective, TokenisedNote, make_objective
+from client.training import Trained, usable
+from client.units import Units, units_of
 from common.encoder import Encoder, load_encoder
 from common.plan import StudyPlan
+from common.plan_sections import Privacy
 from common.trainable import train_only
 
 CATEGORIES = ["nursing", "progress", "radiology"]
@@ -28,6 +38,13 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "prototypes": {"kind": "note-category", "categories": CATEGORIES, "weight": 1.0, "loss": "prototypes"},
 }
 PATTERNS = ("all", "no-embeddings", "biases", "lora")
+UNGROUPED = [name for name in OBJECTIVES if not name.endswith("groups")]
+Tensors = dict[str, torch.Tensor]
+
+
+def key_of(*names: object) -> bytes:
+    """A key that is no secret, so that a test is the same every time."""
+    return hashlib.sha256("/".join(map(str, names)).encode()).digest()
 
 
 def private_plan(objective: str, base: str, trainable: str = "all", **privacy: Any) -> StudyPlan:
@@ -53,7 +70,7 @@ def private_plan(objective: str, base: str, trainable: str = "all", **privacy: A
 
 @dataclass
 class Bench:
-    """An objective with its encoder, ready for private steps in double precision."""
+    """An objective with its encoder, ready for private steps."""
 
     plan: StudyPlan
     encoder: Encoder
@@ -79,16 +96,117 @@ class Bench:
                 losses.append(clipper.add(self.losses(part, own), len(part)))
         return {name: total.clone() for name, total in clipper.sums.items()}, torch.cat(losses)
 
+    @property
+    def privacy(self) -> Privacy:
+        assert self.plan.privacy is not None
+        return self.plan.privacy
 
-def bench(objective: str, base: str, notes: NoteStore, trainable: str = "all", **privacy: Any) -> Bench:
+    def units(self, notes: NoteStore) -> Units:
+        return units_of(notes, usable(self.objective, notes, "train"), self.privacy.unit)
+
+    def exact(
+        self, notes: NoteStore, units: Units, key: bytes, *, rate: float = 1.0, step: int = 0, **privacy: Any
+    ) -> tuple[Tensors, np.ndarray]:
+        """What a step sums before there is noise: clipped gradients, and counts and losses as shares of the vector."""
+        terms = self.privacy.model_copy(update=privacy)
+        bound = terms.max_grad_norm * (_GRADIENT if terms.release_loss else 1.0)
+        with make_clipper(terms.engine, self.encoder, self.tensors, bound) as clipper:
+            told = _sum_units(clipper, self.objective, notes, units, terms, Mechanism(1.0, rate, key), step)
+        return clipper.sums, told
+
+    def round(
+        self,
+        notes: NoteStore,
+        units: Units,
+        key: bytes,
+        *,
+        noise: float = 1.0,
+        rate: float = 1.0,
+        steps: int = 1,
+        learning_rate: float | None = None,
+        proximal_mu: float = 0.0,
+        on_step: Callable[[int, int], None] | None = None,
+        **privacy: Any,
+    ) -> tuple[Trained, list[Tensors]]:
+        """Train privately; returns also what each step handed the optimiser. The text that is no secret is the notes'
+        own: what it holds is no matter here."""
+        plan = self.plan.training
+        if learning_rate is not None:
+            plan = plan.model_copy(update={"learning_rate": learning_rate})
+        with handed_on(self.encoder.tensors()) as handed:
+            trained = train_privately(
+                self.encoder,
+                self.objective,
+                notes,
+                notes,
+                units,
+                plan,
+                self.privacy.model_copy(update=privacy),
+                Mechanism(noise, rate, key),
+                first_step=0,
+                steps=steps,
+                total_steps=steps,
+                proximal_mu=proximal_mu,
+                on_step=on_step,
+            )
+        return trained, handed
+
+
+@contextlib.contextmanager
+def handed_on(tensors: Mapping[str, torch.nn.Parameter]) -> Iterator[list[Tensors]]:
+    """The gradients that each step of any optimiser gets, by tensor: all that leaves a site is made of these."""
+    names = {id(p): name for name, p in tensors.items()}
+    steps: list[Tensors] = []
+
+    def take(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        given = [p for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        steps.append({names[id(p)]: p.grad.clone() for p in given})
+
+    handle = register_optimizer_step_pre_hook(take)
+    try:
+        yield steps
+    finally:
+        handle.remove()
+
+
+def without(units: Units, *gone: int) -> Units:
+    """The same units, of which some have nothing."""
+    return Units([members[:0] if u in gone else members for u, members in enumerate(units.members)])
+
+
+def only(units: Units, *left: int) -> Units:
+    return without(units, *(set(range(len(units))) - set(left)))
+
+
+def flat(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensors[name].detach().flatten() for name in sorted(tensors)])
+
+
+def store_of(folder: Path, encoder: Encoder, notes: Sequence[Mapping[str, str | None]]) -> NoteStore:
+    """A store of notes that are given, all of them for training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "notes.jsonl"
+    file.write_text("".join(json.dumps(note) + "\n" for note in notes), encoding="utf-8")
+    store = prepare(NotesSource(source=str(file)), encoder.tokenizer, b"key of the split", folder / "cache")
+    return store.with_columns(split=np.array(["train"] * len(store), dtype=object))
+
+
+def bench(
+    objective: str,
+    base: str,
+    notes: NoteStore,
+    trainable: str = "all",
+    dtype: torch.dtype = torch.float64,
+    **privacy: Any,
+) -> Bench:
     plan = private_plan(objective, base, trainable, **privacy)
     encoder = load_encoder(base)
     train_only(encoder, plan.training.trainable, plan.training.lora_rank, plan.study.seed)
     made = make_objective(plan, encoder.tokenizer, notes)
     made.attach(encoder)
-    encoder.model.double().eval()
+    encoder.model.to(dtype).eval()
     if encoder.category_head:
-        encoder.category_head.double()
+        encoder.category_head.to(dtype)
         with torch.no_grad():  # a head of zeros passes no gradient on to the encoder
             for p in encoder.category_head.parameters():
                 p.normal_(std=0.5, generator=torch.Generator().manual_seed(5))
