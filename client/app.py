@@ -151,6 +151,7 @@ def train_round(message: Message, context: Context) -> Message:
         done = private_round(site, notes, request, work.encoder, objective, save, report)
         reply, update = done.reply, done.update
     else:
+        check_policy(site, plan, None)
         steps = round_steps(plan, notes.lengths[notes.split_indices("train")])
         trained = train(
             work.encoder,

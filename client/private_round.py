@@ -13,7 +13,7 @@ from client.dpsgd import Mechanism, sensitivity, train_privately
 from client.ledger import Charge, Entry, Ledger, secret_key
 from client.notes.store import NoteStore
 from client.objectives import Objective
-from client.receipt import Noise
+from client.receipt import Noise, receipts, verify
 from client.site import Site
 from client.training import check_finite, usable
 from client.units import units_of
@@ -113,9 +113,10 @@ def private_round(
     units = units_of(notes, usable(objective, notes, "train"), privacy.unit)
     terms = Terms.of(plan, privacy, len(units))
     check_policy(site, plan, terms)
-    ledger = Ledger(site.folder)
+    verify(site.folder)
+    sent = receipts(site.folder)
     secret = secret_key(site.folder)
-    entry = ledger.charge(
+    entry = Ledger(site.folder).charge(
         _charge(request, privacy, terms, notes, encoder),
         study_cap=privacy.epsilon,
         total_cap=site.config.policy.max_epsilon,
@@ -125,6 +126,13 @@ def private_round(
     if kept := outbox.kept(site.folder, request.run, request.round):
         update, said = kept
         return Done(_reply(said), update, noise, entry)
+    if entry.hash in {receipt.ledger for receipt in sent}:
+        # To compute it again would give the same update only where not a bit of arithmetic has changed.
+        raise FednotesError(
+            "round-replayed",
+            f"The update of round {request.round} left this site before, and is no longer kept.",
+            "Go on from a later round, or start the study as a new run.",
+        )
     trained = train_privately(
         encoder,
         objective,

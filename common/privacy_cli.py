@@ -101,8 +101,8 @@ def _show(plan: StudyPlan, privacy: Privacy, sites: list[SitePrivacy], console: 
     for site in sites:
         if site.delta_too_large:
             say(
-                f"Delta {privacy.delta:g} is above 1 / units where {site.units:,} train: a study leaves such a site out "
-                f"(delta-too-large). Lower privacy.delta, best to {0.1 / site.units:.0e} or less."
+                f"Delta {privacy.delta:g} is above 1 / units where {site.units:,} train: a study leaves such a site "
+                f"out (delta-too-large). Lower privacy.delta, best to {0.1 / site.units:.0e} or less."
             )
 
 

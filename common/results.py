@@ -7,7 +7,7 @@ support.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[1] = 1
 NO_DP = "no differential privacy"
@@ -136,13 +136,15 @@ class PrivacySpent(Result):
     the round's; `epsilon` is what all rounds so far have spent at `delta`.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
     unit: Literal["patient", "note"]
-    units: int
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
-    epsilon: float
-    delta: float
+    units: int = Field(ge=1)
+    noise_multiplier: float = Field(gt=0.0)
+    sample_rate: float = Field(gt=0.0, le=1.0)
+    steps: int = Field(ge=1)
+    epsilon: float = Field(ge=0.0)
+    delta: float = Field(gt=0.0, lt=1.0)
 
 
 class SiteRound(Result):

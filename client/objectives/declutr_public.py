@@ -21,7 +21,7 @@ from client.objectives.unit_rows import by_unit, masked_rows, mlm_losses
 from common.encoder import Encoder, mean_pool
 from common.errors import InputError
 
-_POOL = 2048  # public spans that a round embeds once, and steps draw from
+_POOL = 512  # public spans that a round embeds once, and steps draw from
 _AT_ONCE = 64
 
 

@@ -4,14 +4,14 @@ import itertools
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import tomli_w
 
 from common.errors import InputError
 from common.plan import StudyPlan, load_plan, parse_plan, plan_to_toml
-from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS
+from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS, Privacy
 
 MINIMAL = '[study]\nname = "trial"\n'
 FULL: dict[str, dict[str, Any]] = {
@@ -27,6 +27,8 @@ FULL: dict[str, dict[str, Any]] = {
         "warmup_fraction": 0.0,
         "max_grad_norm": 2.5,
         "precision": "bfloat16",
+        "trainable": "lora",
+        "lora_rank": 4,
     },
     "federation": {
         "rounds": 3,
@@ -35,6 +37,7 @@ FULL: dict[str, dict[str, Any]] = {
         "server_momentum": 0.0,
         "min_sites": 2,
         "round_timeout": 1e20,
+        "max_update_norm": 3.5,
         "share": "encoder",
         "wire": "float32",
     },
@@ -97,10 +100,11 @@ def test_every_key_has_a_comment_above_it(kind: str) -> None:
 
 
 def test_every_field_is_described() -> None:
-    models: list[Any] = [
-        f.annotation for name, f in StudyPlan.model_fields.items() if name not in ("privacy", "objective")
-    ]
-    for model in [*models, *OBJECTIVES.values()]:
+    fields = [field for name, field in StudyPlan.model_fields.items() if name != "objective"]
+    annotations = [next(iter(get_args(field.annotation)), field.annotation) for field in fields]
+    models: list[Any] = [*annotations, *OBJECTIVES.values()]
+    assert Privacy in models
+    for model in models:
         assert all((f.description or "").strip() for f in model.model_fields.values()), model
 
 
@@ -137,6 +141,9 @@ def test_the_hash_is_blind_to_order_and_to_defaults_written_out() -> None:
         ("training", {"warmup_fraction": 0.11}),
         ("training", {"max_grad_norm": 1.1}),
         ("training", {"precision": "float32"}),
+        ("training", {"trainable": "biases"}),
+        ("training", {"lora_rank": 9}),
+        ("federation", {"max_update_norm": 9.0}),
         ("federation", {"rounds": 11}),
         ("federation", {"strategy": "median"}),
         ("federation", {"min_sites": 2}),
@@ -209,16 +216,19 @@ def test_a_mistake_is_named_by_its_path(text: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("section", "settings", "value"),
     [
-        ("federation", {"share": "lora"}, "lora"),
         ("federation", {"wire": "float16"}, "float16"),
         ("federation", {"wire": "delta"}, "delta"),
         ("federation", {"wire": "delta-float16"}, "delta-float16"),
-        ("privacy", {"epsilon": 3.0}, "private training"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_in_words(section: str, settings: dict[str, Any], value: str) -> None:
     message = refusal(with_(section, **settings))
     assert f"{value} is not built yet; " in message and message.startswith("1 thing is wrong")
+
+
+def test_adapters_are_shared_by_training_them() -> None:
+    message = refusal(with_("federation", share="lora"))
+    assert 'share = "lora": to train and share adapters only, set training.trainable = "lora"' in message
 
 
 MEASURES: dict[str, float] = {"steps_per_round": 7, "tokens_per_round": 5000, "epochs_per_round": 0.25}
@@ -287,6 +297,11 @@ def test_a_strategy_gets_its_own_settings_and_no_others(strategy: str, filled: d
         ("objective", {"mask_probability": 0.51}),
         ("training", {"tokens_per_round": 0}),
         ("training", {"tokens_per_round": 1e6}),
+        ("training", {"trainable": "none"}),
+        ("training", {"trainable": ["lora"]}),
+        ("training", {"lora_rank": 0}),
+        ("training", {"lora_rank": 1025}),
+        ("federation", {"max_update_norm": 0.0}),
         ("federation", {"rounds": 0}),
         ("federation", {"strategy": "krum"}),
         ("federation", {"strategy": "trimmed-mean", "trim_fraction": 0.5}),
@@ -316,6 +331,7 @@ def test_types_and_bounds_are_strict(section: str, settings: dict[str, Any]) -> 
         "training.warmup_fraction",
         "training.max_grad_norm",
         "federation.round_timeout",
+        "federation.max_update_norm",
     ],
 )
 def test_no_number_is_nan_or_infinite(key: str, value: str) -> None:

@@ -1,5 +1,6 @@
 """The accounting: what epsilon a history has, the noise that a budget needs, and that neither is ever too small."""
 
+import functools
 import itertools
 import math
 import random
@@ -24,7 +25,7 @@ from common.privacy import (
 )
 
 USUAL: list[Step] = [(1.036, 0.0256, 390)]
-# ../shared/reference/PRIVACY.md D: PRV, RDP and Google's PLD of single histories, at a delta.
+# By PRV, RDP and Google's PLD, as they were found before this project began.
 PUBLISHED = [
     ((1.0, 0.01, 1000), 1e-5, 1.838, 2.101, 1.829),
     ((0.8, 0.032, 500), 1e-5, 7.53, 8.46, 7.52),
@@ -38,16 +39,18 @@ MIXED: list[list[Step]] = [
 ]
 
 
-def by_google(history: list[Step], delta: float) -> float:
-    """The larger of adding and removing a unit, by privacy loss distributions; rounded up, by little."""
+@functools.cache
+def losses_by_google(history: tuple[Step, ...]) -> pld.PrivacyLossDistribution:
     parts = [
         pld.from_gaussian_mechanism(noise, sampling_prob=rate, value_discretization_interval=1e-4).self_compose(steps)
         for noise, rate, steps in history
     ]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.compose(part)
-    return whole.get_epsilon_for_delta(delta)
+    return functools.reduce(lambda whole, part: whole.compose(part), parts)
+
+
+def by_google(history: list[Step], delta: float) -> float:
+    """The larger of adding and removing a unit, by privacy loss distributions; rounded up, by little."""
+    return losses_by_google(tuple(history)).get_epsilon_for_delta(delta)
 
 
 def gaussian(noise: float, steps: int, delta: float) -> float:
@@ -207,9 +210,15 @@ def test_the_noise_is_the_least_in_thousandths(epsilon: float, rate: float, step
 
 
 def test_the_published_noise() -> None:
-    """../shared/reference/PRIVACY.md D: 2,000 units, 64 a step, 10 epochs; delta a tenth of 1 / units."""
+    """2,000 units, 64 a step, 10 epochs, delta a tenth of 1 / units; by RDP."""
     for epsilon, noise in ((1.0, 2.30), (3.0, 1.11), (8.0, 0.72)):
-        assert noise_for(epsilon, 5e-5, 0.032, 312) == pytest.approx(noise, abs=0.01)
+        assert noise_for(epsilon, 5e-5, 0.032, 312, "rdp") == pytest.approx(noise, rel=0.015)
+
+
+def test_google_agrees_that_the_noise_is_enough_and_hardly_more() -> None:
+    for epsilon, rate, steps in ((3.0, 0.0256, 390), (1.0, 0.1, 100)):
+        noise = noise_for(epsilon, 1e-5, rate, steps)
+        assert epsilon - 0.02 < by_google([(noise, rate, steps)], 1e-5) <= epsilon
 
 
 def test_prv_needs_no_more_noise_than_rdp() -> None:

@@ -22,7 +22,6 @@ def by_google(noise: float, rate: float, steps: int, delta: float, notes: int) -
 
 @pytest.mark.parametrize(("notes", "epsilon"), [(1, 2.99), (2, 6.6), (3, 10.7), (5, 20.0), (10, 49.9), (20, 135.0)])
 def test_the_published_table(notes: int, epsilon: float) -> None:
-    """../shared/reference/PRIVACY.md D."""
     assert several_notes(*USUAL, notes) == pytest.approx(epsilon, rel=0.02)
 
 

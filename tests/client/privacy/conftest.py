@@ -10,13 +10,30 @@ from common.encoder import load_encoder
 
 
 def adversarial_notes(texts: list[str]) -> list[Mapping[str, str | None]]:
-    """Units of one word, all alike; units of one text, all alike; one very long, one of rare tokens (and one that
-    nobody else has), one of many notes; and a few like any others, with no patient. Which unit is which, the constants below say."""
+    """Units of one word, all alike; units of one text, all alike; one very long, one of rare tokens and an unknown
+    one, one of many notes; and a few like any others, with no patient. The constants below say which is which."""
     units: list[list[str]] = [
         *[["pain"]] * 24,
         *[[" ".join(["pain"] * 30)]] * 8,
         [" ".join(texts[:6])],
-        ["zyzzyva qoph xylyl jynx ovolo phlox crwth vug adze ytterbium kvetch oxyphenbutazone ☃"],
+        [
+            " ☃ ".join(
+                [
+                    "zyzzyva",
+                    "qoph",
+                    "xylyl",
+                    "jynx",
+                    "ovolo",
+                    "phlox",
+                    "crwth",
+                    "vug",
+                    "adze",
+                    "ytterbium",
+                    "kvetch",
+                    "oxyphenbutazone",
+                ]
+            )
+        ],
         [" ".join(text.split()[:30]) for text in texts[20:29]],
         *[[" ".join(text.split()[:30])] for text in texts[40:44]],
     ]

@@ -5,9 +5,7 @@ import pytest
 import torch
 from private_helpers import OBJECTIVES, PATTERNS, bench, norm, units_of_notes
 
-from client.clipping import factors
 from client.notes.store import NoteStore
-from common.errors import InputError
 
 ONE_NOTE = [[20], [12], [29], [50], [13]]
 SEVERAL = [[20, 31], [12], [29, 14, 25], [50], [13, 12]]

@@ -10,17 +10,21 @@ from conftest import IDENTICAL, LONG, MANY, RARE, SHORT
 from private_helpers import Bench, bench, flat, key_of, norm, without
 from private_twins import BatchMean, InBatch, planted, sum_of_chunks
 
+from client.clipping import Owned, make_clipper
 from client.clipping.book_keeping import BookKeeping
 from client.dpsgd import sensitivity
 from client.notes.store import NoteStore
 from client.objectives import Objective
+from common.encoder import Encoder
 
 BOUNDS = (1e-5, 1e-2, 0.1, 3.0, 100.0)
 ROOM = 1e-4
 SINGLE: dict[str, Any] = {"dtype": torch.float32, "notes_per_unit": 4}
 
 
-def worst(made: Bench, notes: NoteStore, bound: float, gone: tuple[int, ...] = (IDENTICAL, LONG, MANY), **privacy: Any) -> float:
+def worst(
+    made: Bench, notes: NoteStore, bound: float, gone: tuple[int, ...] = (IDENTICAL, LONG, MANY), **privacy: Any
+) -> float:
     """The farthest that the absence of one of some units moves the sum of a step, over the clipping norm."""
     units, key, found = made.units(notes), key_of("worst", bound), []
     whole, told = made.exact(notes, units, key, max_grad_norm=bound, **privacy)
@@ -86,7 +90,11 @@ def test_groups_that_are_consecutive_chunks_move_it_farther(bases: dict[str, str
     assert norm({name: whole[name] - rest[name] for name in whole}) > 2.5e-2
 
 
-@pytest.mark.parametrize("engine", ["loop", "book-keeping"])
+NO_NUMBER = pytest.mark.xfail(reason="0 times infinity: the inputs of a unit left out are multiplied too", strict=True)
+CANCELS = pytest.mark.xfail(reason="norms by inner products lose what cancels in single precision", strict=True)
+
+
+@pytest.mark.parametrize("engine", ["loop", pytest.param("book-keeping", marks=NO_NUMBER)])
 def test_a_unit_whose_gradient_is_no_number_contributes_nothing(
     bases: dict[str, str], notes: NoteStore, adversarial: NoteStore, engine: str
 ) -> None:
@@ -103,6 +111,28 @@ def test_a_unit_whose_gradient_is_no_number_contributes_nothing(
     assert norm({name: found[name] - rest[name] for name in rest}) < 1e-5
 
 
+@pytest.mark.parametrize("engine", ["loop", "opacus", pytest.param("book-keeping", marks=CANCELS)])
+def test_a_gradient_whose_parts_nearly_cancel_is_clipped_all_the_same(engine: Any) -> None:
+    """Weights come from the coordinator, who may have chosen them so that a unit's parts are huge and cancel."""
+    layer = torch.nn.Linear(64, 64, bias=False)
+    encoder = Encoder(torch.nn.ModuleDict({"layer": layer}), None, "", False)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    normal = lambda *shape: torch.randn(*shape, generator=generator)
+    with make_clipper(engine, encoder, encoder.tensors(), 1.0) as clipper:
+        for apart in (1e-2, 1e-3, 1e-4) * 10:
+            one, onto = normal(64), 1e6 * normal(64)
+            rows = torch.stack([one, one + apart * normal(64)])[None]
+
+            def losses(owned: Owned, rows: torch.Tensor = rows, onto: torch.Tensor = onto) -> torch.Tensor:
+                with owned(torch.zeros(1, dtype=torch.long)):
+                    read = layer(rows)
+                return (read[:, 0] - read[:, 1]) @ onto
+
+            clipper.clear()
+            clipper.add(losses, 1)
+            assert 0 < norm(clipper.sums) <= 1 + ROOM
+
+
 def test_a_step_reads_at_most_so_many_notes_of_a_unit(
     bases: dict[str, str], notes: NoteStore, adversarial: NoteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,8 +140,8 @@ def test_a_step_reads_at_most_so_many_notes_of_a_unit(
     units, read = made.units(adversarial), []
     for step in range(12):
         with monkeypatch.context() as watched:
-            see = lambda store, index, step=step: read.append((step, index)) or Objective.read(
-                made.objective, store, index
+            see = lambda store, index, step=step: (
+                read.append((step, index)) or Objective.read(made.objective, store, index)
             )
             watched.setattr(made.objective, "read", see)
             made.exact(adversarial, units, key_of("most"), step=step)
