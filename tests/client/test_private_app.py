@@ -281,9 +281,8 @@ def test_receipts_have_all_that_left_and_which_of_it_has_noise(
     first, second = receipts(folder)
     assert (first.kind, second.kind) == ("describe", "train")
     assert second.bytes == sum(value.nbytes for value in update.values()) and len(second.tensors) == len(update)
-    assert second.norm == pytest.approx(
-        np.sqrt(sum(np.square(v.astype(float)).sum() for v in update.values())), rel=1e-5
-    )
+    squares = sum(np.square(value.astype(float)).sum() for value in update.values())
+    assert second.norm == pytest.approx(np.sqrt(squares), rel=1e-5)
     assert second.noise and second.ledger == Ledger(folder).entries()[0].hash
     assert {name for name, value in second.values.items() if value.noised} == {"loss"}
     sent = set(message.content.metric_records["metrics"]) | set(message.content.config_records["details"])

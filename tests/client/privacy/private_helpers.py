@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -126,10 +126,10 @@ class Bench:
         learning_rate: float | None = None,
         proximal_mu: float = 0.0,
         on_step: Callable[[int, int], None] | None = None,
+        public: NoteStore | None | Literal["the notes"] = "the notes",
         **privacy: Any,
     ) -> tuple[Trained, list[Tensors]]:
-        """Train privately; returns also what each step handed the optimiser. The text that is no secret is the notes'
-        own: what it holds is no matter here."""
+        """Train privately; returns also what each step handed the optimiser."""
         plan = self.plan.training
         if learning_rate is not None:
             plan = plan.model_copy(update={"learning_rate": learning_rate})
@@ -138,7 +138,7 @@ class Bench:
                 self.encoder,
                 self.objective,
                 notes,
-                notes,
+                notes if public == "the notes" else public,
                 units,
                 plan,
                 self.privacy.model_copy(update=privacy),

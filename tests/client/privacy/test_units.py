@@ -53,7 +53,8 @@ def test_a_unit_is_a_patient_or_a_note_without_one_and_its_copies(some: NoteStor
     wanted = {frozenset(i for i, other in enumerate(names) if other == name) for name in names}
     units = units_of(some, everything(some), "patient")
     assert grouped(units) == wanted and len(units) == len(wanted) == count_units(some, "patient") == 6
-    assert len(some.column("group")[some.column("group") >= 0]) == 2  # the copies were found
+    group = some.column("group").tolist()
+    assert [group.index(one) for one in group] == [0, 1, 2, 3, 3, 5, 6, 7, 8]  # the copies were found
 
 
 def test_or_a_note_and_its_copies_whosever(make: Make) -> None:
@@ -61,6 +62,12 @@ def test_or_a_note_and_its_copies_whosever(make: Make) -> None:
     assert grouped(units_of(notes, everything(notes), "note")) == {frozenset(s) for s in ({0, 1}, {2}, {3})}
     assert grouped(units_of(notes, everything(notes), "patient")) == {frozenset(s) for s in ({0, 2}, {1}, {3})}
     assert (count_units(notes, "note"), count_units(notes, "patient")) == (3, 3)
+
+
+def test_notes_too_short_to_be_told_apart_are_units_of_their_own(make: Make) -> None:
+    notes = make([{"text": "Stable.", "patient": None}, {"text": "Stable.", "patient": None}])
+    assert notes.column("group").tolist() == [-1, -1]
+    assert len(units_of(notes, everything(notes), "patient")) == count_units(notes, "note") == 2
 
 
 def test_a_unit_counts_whether_or_not_its_notes_can_be_used(some: NoteStore) -> None:
