@@ -126,7 +126,7 @@ class Bench:
         learning_rate: float | None = None,
         proximal_mu: float = 0.0,
         on_step: Callable[[int, int], None] | None = None,
-        public: NoteStore | None | Literal["the notes"] = "the notes",
+        public: NoteStore | Literal["the notes"] | None = "the notes",
         **privacy: Any,
     ) -> tuple[Trained, list[Tensors]]:
         """Train privately; returns also what each step handed the optimiser."""

@@ -11,7 +11,7 @@ from client.notes.store import NoteStore
 from client.units import Units, count_units, units_of
 from common.encoder import Encoder
 
-WORDS = "the patient was seen today for a check of the wound which heals well and no fever was found at all so home".split()
+SENTENCE = "the patient was seen today for a check of the wound which heals well and no fever was found so home"
 NOTES = [
     ("adam", "adam", 0),
     ("adam", "adam", 1),
@@ -27,7 +27,7 @@ Make = Callable[[Sequence[Mapping[str, str | None]]], NoteStore]
 
 
 def text(number: int) -> str:
-    return " ".join(np.random.default_rng([8, number]).permutation(WORDS))
+    return " ".join(np.random.default_rng([8, number]).permutation(SENTENCE.split()))
 
 
 @pytest.fixture
