@@ -4,15 +4,13 @@
 
 One process, one model, float32, no dropout: the packaged MiniLM with masked language modelling, sequences of 128
 tokens, 64 notes a step, and AdamW. The modes take turns, so that a busy machine slows all of them; a mode's figure is
-the median over turns of its processor time over that of the plain step of the same turn. Memory is measured in processes
-of their own: the peak of one step above the loaded model.
+the median over turns of its processor time over that of the plain step of the same turn. Memory is measured in
+processes of their own: the peak of one step above the loaded model.
 """
 
 import argparse
 import contextlib
-import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -73,7 +71,9 @@ class Steps:
                 part = self.units[first : first + size]
                 rngs = [np.random.default_rng([2, first + i]) for i in range(len(part))]
                 batch = self.objective.collate_units(part, rngs)
-                clipper.add(lambda owned, batch=batch: self.objective.unit_losses(self.encoder, batch, owned), len(part))
+                clipper.add(
+                    lambda owned, batch=batch: self.objective.unit_losses(self.encoder, batch, owned), len(part)
+                )
             for name, p in self.tensors.items():
                 p.grad = clipper.sums[name].add_(stream.normal(p.numel()).view(p.shape)).div_(UNITS)
         self.optimiser.step()
@@ -133,7 +133,10 @@ def main() -> None:
     print(f"torch {version('torch')}, opacus {version('opacus')}, {arguments.threads} threads", flush=True)
     for trainable in PATTERNS:
         found = times(trainable, arguments.repeats)
-        memory = {name: peak(trainable, name) for name in ["plain", *(n for n in found if "again" not in n), "Opacus, 64 at once"]}
+        memory = {
+            name: peak(trainable, name)
+            for name in ["plain", *(n for n in found if "again" not in n), "Opacus, 64 at once"]
+        }
         print(f"\ntrainable = {trainable}: time over the plain step, and peak memory over its own")
         for name in dict.fromkeys([*found, *memory]):
             ratio = f"{found[name]:.2f}" if name in found else "-"

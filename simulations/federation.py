@@ -24,6 +24,7 @@ from common.results import ModelName, SiteFacts, Summary
 from server.app import set_shared_categories
 from server.checkpoint import State, load_checkpoint
 from server.report import write_report
+from server.report.model_card import model_card
 from simulations.baselines import centralised, local_only
 from simulations.display import Display
 from simulations.engines import ENGINES
@@ -92,11 +93,13 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     if stopped is None:
         others = _score(run, scorer, notes, {site.name for site in state.sites}, tensors, display)
         display.say("Writing the model and the report")
+    summary = _summary(run, state, scorer, others, notes, encoder, shared, stopped, time.perf_counter() - began)
+    if stopped is None:
         set_shared_categories(encoder, plan)  # a baseline may have left a site's own head
         encoder.load(tensors)
         with new_folder(run.path / MODEL_FOLDER) as scratch:
             encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
-    summary = _summary(run, state, scorer, others, notes, encoder, shared, stopped, time.perf_counter() - began)
+            (scratch / "README.md").write_text(model_card(summary), encoding="utf-8")
     method = setup.embedding_map
     shown = scorer.embedding_map(tensors, method) if method and stopped is None else None
     run.write_summary(summary)

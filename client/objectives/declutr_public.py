@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from client.clipping import Owned
+from client.device import autocast
 from client.notes.store import NoteStore
 from client.objectives import Batch, TokenisedNote
 from client.objectives.declutr import Declutr
@@ -56,8 +57,10 @@ class PublicDeclutr(Declutr):
             raise no_public_text()
         self._frozen = copy.deepcopy(encoder.body).eval().requires_grad_(False)
         self._device = next(self._frozen.parameters()).device
-        with torch.no_grad():
-            parts = [spans[start : start + _AT_ONCE] for start in range(0, len(spans), _AT_ONCE)]
+        spans.sort(key=len)
+        parts = [spans[start : start + _AT_ONCE] for start in range(0, len(spans), _AT_ONCE)]
+        # In bfloat16 where there is any: unlike those of a unit, these keys are the same whoever else is in a step.
+        with torch.no_grad(), autocast(self._device, "auto"):
             self._pool = torch.cat([self._keys(*self.sequences.padded(part)) for part in parts])
 
     def begin_step(self, rng: np.random.Generator) -> None:
@@ -129,7 +132,7 @@ class PublicDeclutr(Declutr):
     def _info_nce(self, vectors: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """InfoNCE of each vector [M, H] with its key [M, H] against the step's public negatives, [M]."""
         z, k = functional.normalize(vectors, dim=1), functional.normalize(keys, dim=1)
-        others = functional.normalize(self._negatives, dim=1).to(z.dtype)
+        others = functional.normalize(self._negatives.to(z.dtype), dim=1)
         logits = torch.cat([(z * k).sum(1, keepdim=True), z @ others.T], 1) / self.plan.temperature
         first = torch.zeros(len(z), dtype=torch.long, device=z.device)
         return functional.cross_entropy(logits, first, reduction="none")

@@ -57,6 +57,8 @@ def test_compare_leaves_all_that_it_promises(fednotes: Fednotes, plan_file: Plan
     assert {c.against for c in summary.comparisons} == {"base", "local-only", "centralised", "tf-idf"}
     report = (run / "report.html").read_text()
     assert NO_DP in report
+    assert NO_DP in (run / "model" / "README.md").read_text().lower()
+    assert NO_DP in (run / "model" / "README.md").read_text().lower()
     model = AutoModel.from_pretrained(run / "model")
     newest = load_file(max((run / "checkpoints").glob("round-*")) / "shared.safetensors")
     name = "embeddings.word_embeddings.weight"

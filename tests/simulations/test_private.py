@@ -52,8 +52,9 @@ def test_every_site_spends_what_its_ledger_says_and_never_more_than_planned(
     assert done.returncode == 0, done.stderr
     check_spending(run, 2)
     report = (run / "report.html").read_text()
-    for screen in (done.stderr, report, (run / "summary.json").read_text()):
-        assert "differential privacy for each patient: epsilon at most 6 at delta 0.001" in screen
+    card = (run / "model" / "README.md").read_text()
+    for screen in (done.stderr, report, (run / "summary.json").read_text(), card):
+        assert "ifferential privacy for each patient: epsilon at most 6 at delta 0.001" in screen
         assert "no differential privacy" not in screen
     again = fednotes("site", "ledger", run / "sites" / "northgate", "--json")
     assert again.returncode == 0 and json.loads(again.stdout)["entries"][-1]["round"] == 2

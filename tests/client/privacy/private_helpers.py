@@ -39,6 +39,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 PATTERNS = ("all", "no-embeddings", "biases", "lora")
 UNGROUPED = [name for name in OBJECTIVES if not name.endswith("groups")]
+# Of `adversarial_notes`, by their places.
+SHORT, IDENTICAL, LONG, RARE, MANY, FIRST_ORDINARY = 0, 24, 32, 33, 34, 35
+RARE_WORDS = "zyzzyva qoph xylyl jynx ovolo phlox crwth vug adze ytterbium kvetch oxyphenbutazone"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -189,6 +192,28 @@ def store_of(folder: Path, encoder: Encoder, notes: Sequence[Mapping[str, str | 
     file.write_text("".join(json.dumps(note) + "\n" for note in notes), encoding="utf-8")
     store = prepare(NotesSource(source=str(file)), encoder.tokenizer, b"key of the split", folder / "cache")
     return store.with_columns(split=np.array(["train"] * len(store), dtype=object))
+
+
+def adversarial_notes(texts: list[str]) -> list[Mapping[str, str | None]]:
+    """Units of one word, all alike; units of one text, all alike; one very long, one of rare tokens and an unknown
+    one, one of many notes; and a few like any others, with no patient."""
+    units: list[list[str]] = [
+        *[["pain"]] * 24,
+        *[[" ".join(["pain"] * 30)]] * 8,
+        [" ".join(texts[:6])],
+        [RARE_WORDS.replace(" ", " ☃ ")],
+        [" ".join(text.split()[:30]) for text in texts[20:29]],
+        *[[" ".join(text.split()[:30])] for text in texts[40:44]],
+    ]
+    return [
+        {
+            "text": text,
+            "patient": f"p{number}" if number < FIRST_ORDINARY else None,
+            "category": CATEGORIES[number % 3] if number % 4 else None,
+        }
+        for number, unit in enumerate(units)
+        for text in unit
+    ]
 
 
 def bench(

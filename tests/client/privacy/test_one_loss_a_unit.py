@@ -5,8 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from conftest import IDENTICAL, LONG, MANY
-from private_helpers import CATEGORIES, UNGROUPED, Bench, bench, flat, key_of, only, units_of_notes, without
+from private_helpers import (
+    CATEGORIES,
+    IDENTICAL,
+    LONG,
+    MANY,
+    UNGROUPED,
+    Bench,
+    bench,
+    flat,
+    key_of,
+    only,
+    units_of_notes,
+    without,
+)
 from private_twins import BatchMean, InBatch, planted
 
 from client.notes.store import NoteStore

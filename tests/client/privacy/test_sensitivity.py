@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import IDENTICAL, LONG, MANY, RARE, SHORT
-from private_helpers import Bench, bench, flat, key_of, norm, without
+from private_helpers import IDENTICAL, LONG, MANY, RARE, SHORT, Bench, bench, flat, key_of, norm, without
 from private_twins import BatchMean, InBatch, planted, sum_of_chunks
 
 from client.clipping import Owned, make_clipper

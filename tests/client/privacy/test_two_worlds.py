@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT
-from private_helpers import Bench, Tensors, bench, flat, key_of, only, without
+from private_helpers import SHORT, Bench, Tensors, bench, flat, key_of, only, without
 from private_statistics import gaussian_epsilon, proved_epsilon, proved_mu
 
 from client import dpsgd
