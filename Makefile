@@ -9,7 +9,7 @@ EXTRAS := .[demo,flower,hospital-privacy,dev]
 FREEZE = pip freeze --exclude-editable | sed -E 's/[+][A-Za-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)' | LC_ALL=C sort -f
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock diagram clean
+.PHONY: help install demo test audit check format lock diagram clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: $(INSTALLED) ## four hospitals on synthetic notes, with baselines: a repor
 
 test: check ## make check, then the test suite
 	$(BIN)/python -m pytest
+
+audit: $(INSTALLED) ## attack private training: canaries, coins, words (six minutes; what is proved is printed)
+	$(BIN)/python -m pytest -s --timeout 1800 tests/audits/audit_*.py
 
 check: $(INSTALLED) ## lint, format, types and spelling
 	$(BIN)/ruff check .

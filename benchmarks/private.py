@@ -42,7 +42,7 @@ SPANS: dict[str, Any] = {
     "max_span": 62,
     "mlm_weight": 0.0,
 }
-RATES = {"biases": 3e-3, "lora": 1e-3, "all": 1e-4}
+RATES = {"biases": 1e-3, "lora": 1e-3, "all": 1e-4}
 EPSILONS = (8.0, 3.0, 1.0)
 
 
@@ -60,7 +60,7 @@ def arms(public: bool) -> list[dict[str, Any]]:
     for kind, objective in (("declutr", SPANS), ("mlm", {"kind": "mlm"})):
         found.append(arm(kind, objective, "biases", None))
         found += [arm(f"{kind}-{epsilon:g}", objective, "biases", epsilon) for epsilon in EPSILONS]
-    return found + [arm(f"declutr-8-{which}", SPANS, which, 8.0) for which in ("lora", "all")]
+    return [*found, *(arm(f"declutr-8-{which}", SPANS, which, 8.0) for which in ("lora", "all"))]
 
 
 def table(base: str, chosen: list[dict[str, Any]], settings: argparse.Namespace) -> dict[str, Any]:

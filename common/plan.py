@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError, PydanticUndefined
 
 from common.errors import InputError
 from common.plan_sections import (
@@ -198,9 +199,7 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         return list(StudyPlan.model_fields)
     if loc[0] == "objective":
         return list(OBJECTIVES[str(loc[1])].model_fields)
-    annotation: Any = StudyPlan.model_fields[str(loc[0])].annotation
-    section = next((one for one in get_args(annotation) if one is not type(None)), annotation)
-    return list(section.model_fields)
+    return list(_section(StudyPlan.model_fields[str(loc[0])].annotation).model_fields)
 
 
 def plan_to_toml(plan: StudyPlan, comments: bool = False) -> str:
@@ -210,7 +209,7 @@ def plan_to_toml(plan: StudyPlan, comments: bool = False) -> str:
         value = getattr(plan, section)
         if value is None:
             if comments:
-                out.append(f"# [{section}] {field.description}\n")
+                out += _absent(section, field)
             continue
         out.append(f"[{section}]")
         for key, key_field in type(value).model_fields.items():
@@ -223,6 +222,21 @@ def plan_to_toml(plan: StudyPlan, comments: bool = False) -> str:
                 out.append(f"# {key} = (not set)")
         out.append("")
     return "\n".join(out)
+
+
+def _absent(section: str, field: FieldInfo) -> list[str]:
+    """A section that is not there, with its keys, for whoever takes the marks away."""
+    out = [f"# [{section}]  # {field.description}"]
+    for key, key_field in _section(field.annotation).model_fields.items():
+        given = key_field.get_default()
+        setting = "(not set)" if given is None or given is PydanticUndefined else _toml(given)
+        out += [f"## {key_field.description}", f"# {key} = {setting}"]
+    return [*out, ""]
+
+
+def _section(annotation: Any) -> type[Section]:
+    """The section of a field that may be absent."""
+    return next((one for one in get_args(annotation) if one is not type(None)), annotation)
 
 
 def _toml(value: object) -> str:

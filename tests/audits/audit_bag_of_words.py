@@ -5,7 +5,6 @@ Twenty notes and the packaged encoder, whose vocabulary they use a fiftieth of.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -14,6 +14,7 @@ from common.plan import StudyPlan
 from common.results import PrivacySpent, SiteFacts, Space
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
+MALFORMED = "what it says of its privacy is missing or malformed"
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.float32([1.5]), "empty": np.zeros(0, np.float32)}
 MOST = 1000
 EXPECTED = {name: value.shape for name, value in TENSORS.items()}
@@ -384,7 +385,7 @@ def test_a_private_train_reply_survives(
 @pytest.mark.parametrize(
     ("privacy", "content", "told"),
     [
-        ({"epsilon": 1.0}, metrics(**{"num-examples": 1}), "what it says of its privacy is missing or malformed"),
+        ({"epsilon": 1.0}, metrics(**{"num-examples": 1}), MALFORMED),
         ({"epsilon": 1.0}, private_reply(private_details(epsilon=None)), "what it says of its privacy is missing"),
         ({"epsilon": 1.0}, private_reply(private_details(epsilon=SECRET)), "what it says of its privacy is missing"),
         ({"epsilon": 1.0}, private_reply(private_details(units=0.5)), "what it says of its privacy is missing"),
@@ -394,8 +395,16 @@ def test_a_private_train_reply_survives(
         ({"epsilon": 1.0, "unit": "note"}, private_reply(), "its privacy is not that of the plan"),
         ({"epsilon": 1.0, "delta": 9e-6}, private_reply(), "its privacy is not that of the plan"),
         ({"epsilon": 0.74}, private_reply(), "it has spent epsilon 0.750, more than the plan's 0.74"),
-        ({"epsilon": 1.0}, private_reply(private_details(epsilon=float("nan"))), "what it says of its privacy is missing or malformed"),
-        ({"epsilon": 1.0}, private_reply(private_details(epsilon=float("inf"))), "what it says of its privacy is missing or malformed"),
+        (
+            {"epsilon": 1.0},
+            private_reply(private_details(epsilon=float("nan"))),
+            MALFORMED,
+        ),
+        (
+            {"epsilon": 1.0},
+            private_reply(private_details(epsilon=float("inf"))),
+            MALFORMED,
+        ),
         ({"epsilon": 1.0}, private_reply(**{"num-examples": 12}), "its number of notes is 12, not 1 to 1"),
         ({"epsilon": 1.0}, private_reply(**{"num-examples": 1.5}), "its number of notes is 1.5, not 1 to 1"),
         ({"epsilon": 1.0}, private_reply(**{"num-examples": 0.5}), "its number of notes is 0.5, not 1 to 1"),

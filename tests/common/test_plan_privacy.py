@@ -257,4 +257,9 @@ def test_prototypes_are_shared_as_a_head_is() -> None:
 
 def test_a_plan_shows_where_privacy_goes() -> None:
     shown = plan_to_toml(StudyPlan.model_validate({"study": {"name": "a"}}), comments=True)
-    assert "# [privacy] absent: no differential privacy" in shown and "# [hospital_privacy] absent" in shown
+    assert "# [privacy]  # absent: no differential privacy" in shown and "# [hospital_privacy]  # absent" in shown
+    whole = shown.replace("# epsilon = (not set)", "# epsilon = 4.0", 1).splitlines()
+    first = whole.index("# [privacy]  # absent: no differential privacy")
+    section = [line.removeprefix("# ") for line in whole[first : first + 26] if "(not set)" not in line]
+    found = parse_plan("\n".join([*whole[:first], *section, *whole[first + 26 :]])).privacy
+    assert found is not None and found.epsilon == 4.0 and found == Privacy(epsilon=4.0)
