@@ -43,7 +43,7 @@ SPANS: dict[str, Any] = {
     "mlm_weight": 0.0,
 }
 RATES = {"biases": 1e-3, "lora": 1e-3, "all": 1e-4}
-EPSILONS = (8.0, 3.0, 1.0)
+EPSILONS = (8.0, 1.0, 3.0)
 
 
 def arm(name: str, objective: dict[str, Any], trainable: str, epsilon: float | None) -> dict[str, Any]:
@@ -56,10 +56,9 @@ def arms(public: bool) -> list[dict[str, Any]]:
     """Those that begin at the base, or those that begin at the model of public text."""
     if public:
         return [arm(f"public-{name}", SPANS, "biases", e) for name, e in (("declutr", None), ("declutr-8", 8.0))]
-    found = []
-    for kind, objective in (("declutr", SPANS), ("mlm", {"kind": "mlm"})):
-        found.append(arm(kind, objective, "biases", None))
-        found += [arm(f"{kind}-{epsilon:g}", objective, "biases", epsilon) for epsilon in EPSILONS]
+    kinds = (("declutr", SPANS), ("mlm", {"kind": "mlm"}))
+    found = [arm(kind, objective, "biases", None) for kind, objective in kinds]
+    found += [arm(f"{kind}-{e:g}", objective, "biases", e) for e in EPSILONS for kind, objective in kinds]
     return [*found, *(arm(f"declutr-8-{which}", SPANS, which, 8.0) for which in ("lora", "all"))]
 
 

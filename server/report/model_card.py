@@ -1,4 +1,4 @@
-"""`README.md` in the folder of a model: what it is, what it was trained by, and whether anything bounds what it reveals."""
+"""`README.md` in the folder of a model: what it is, how it was trained, and whether anything bounds what it reveals."""
 
 from common.results import NO_DP, Summary
 from server.report.words import OBJECTIVES, rounds_sentence
@@ -7,8 +7,9 @@ _NO_BOUND = (
     "Nothing bounds what these weights may reveal about single notes: handle the model as you would handle the notes."
 )
 _BOUND = (
-    "Each site added noise before anything left it; its ledger has what was spent. The report beside this folder shows it "
-    "site by site. What a site does with its own notes and this model, and scores in the report, are not covered."
+    "Each site added noise before anything left it; its ledger has what was spent, and the report beside this folder "
+    "shows it site by site. What a site does with its own notes and this model is not covered, nor are scores in the "
+    "report."
 )
 
 

@@ -1,5 +1,5 @@
 """Which words a site's update betrays: the rows of the word embeddings that moved unlike the others are those of the
-words that its notes have. A plain round gives them away; a private one must not. About a minute.
+words that its notes have. A plain round gives them away; a private one must not. Fifteen seconds.
 
 Twenty notes and the packaged encoder, whose vocabulary they use a fiftieth of.
 """

@@ -1,5 +1,5 @@
-"""Canaries: notes with six random digits, half of which are trained on. Who has the trained encoder alone asks it for the
-digits: how well does he tell the one half from the other, and how high do the true digits rank? Minutes.
+"""Canaries: notes with six random digits, half of which are trained on. Who has nothing but the trained encoder asks it
+for the digits: how well does he tell the one half from the other, and how high do the true digits rank? Five minutes.
 
 A positive control first: without privacy the very same training must give the canaries away, or the audit would say
 nothing. It is an alarm for leaks, and no proof: what it proves of epsilon is far below what was charged for.

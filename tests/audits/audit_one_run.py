@@ -1,5 +1,5 @@
 """An audit by one run (Steinke, Nasr and Jagielski 2023): of a thousand units a coin decides which take part, each is a
-Dirac canary that moves a number of its own, and who sees all noised sums of a round guesses the coins. Seconds.
+Dirac canary that moves a number of its own, and who sees all noised sums of a round guesses the coins. Five seconds.
 
 Every line of the private step runs but for the text: the "encoder" is a table of one number a unit.
 """

@@ -93,26 +93,27 @@ NO_NUMBER = pytest.mark.xfail(reason="0 times infinity: the inputs of a unit lef
 CANCELS = pytest.mark.xfail(reason="norms by inner products lose what cancels in single precision", strict=True)
 
 
+@pytest.mark.parametrize("objective", ["mlm", "declutr-alone"])
 @pytest.mark.parametrize("engine", ["loop", pytest.param("book-keeping", marks=NO_NUMBER)])
-def test_a_unit_whose_gradient_is_no_number_contributes_nothing(
-    bases: dict[str, str], notes: NoteStore, adversarial: NoteStore, engine: str
+def test_a_unit_whose_gradient_is_no_number_moves_it_no_farther(
+    bases: dict[str, str], notes: NoteStore, adversarial: NoteStore, engine: str, objective: str
 ) -> None:
-    made = bench("declutr-alone", bases["bert"], notes, **SINGLE)
+    """Weights come from the coordinator, who may ask in this way whether a site's notes have a certain word."""
+    made = bench(objective, bases["bert"], notes, **SINGLE)
     units, key = made.units(adversarial), key_of("no number")
-    nobody_elses = made.encoder.tokenizer.unk_token_id
-    having = [n for n in range(len(adversarial)) if nobody_elses in adversarial.tokens(n)]
+    word = made.encoder.tokenizer.unk_token_id
+    having = [n for n in range(len(adversarial)) if word in adversarial.tokens(n)]
     assert having == units.members[RARE].tolist()
     with torch.no_grad():
-        made.encoder.body.get_input_embeddings().weight[nobody_elses] = torch.inf
+        made.encoder.body.get_input_embeddings().weight[word] = torch.linspace(-1e20, 1e20, 32)
     found, _ = made.exact(adversarial, units, key, engine=engine)
     rest, _ = made.exact(adversarial, without(units, RARE), key, engine=engine)
-    assert norm(rest) > 1
-    assert norm({name: found[name] - rest[name] for name in rest}) < 1e-5
+    assert norm({name: found[name] - rest[name] for name in rest}) <= 1 + ROOM
 
 
 @pytest.mark.parametrize("engine", ["loop", "opacus", pytest.param("book-keeping", marks=CANCELS)])
 def test_a_gradient_whose_parts_nearly_cancel_is_clipped_all_the_same(engine: Any) -> None:
-    """Weights come from the coordinator, who may have chosen them so that a unit's parts are huge and cancel."""
+    """The same coordinator may have chosen them so that the parts of a unit's gradient are huge and cancel."""
     layer = torch.nn.Linear(64, 64, bias=False)
     encoder = Encoder(torch.nn.ModuleDict({"layer": layer}), None, "", False)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(1)
