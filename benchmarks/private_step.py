@@ -11,6 +11,7 @@ processes of their own: the peak of one step above the loaded model.
 import argparse
 import contextlib
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from common.plan import StudyPlan
 from common.trainable import train_only
 
 UNITS, LENGTH = 64, 128
+OPACUS_WHOLE = "Opacus, 64 at once"
 PATTERNS = ("all", "no-embeddings", "biases")
 
 
@@ -113,29 +115,32 @@ def times(trainable: str, repeats: int) -> dict[str, float]:
 
 def peak(trainable: str, mode: str) -> float:
     """MiB above the loaded model, in a process of its own."""
-    code = (
-        "import benchmarks.private_step as b, resource;"
-        f"s = b.Steps({trainable!r}); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
-        f"dict(s.modes(), **{{'Opacus, 64 at once': s.opacus_whole}})[{mode!r}]();"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
-    )
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    line = [sys.executable, __file__, "--peak", trainable, mode]
+    return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def print_peak(trainable: str, mode: str) -> None:
+    steps = Steps(trainable)
+    run = (steps.modes() | {OPACUS_WHOLE: steps.opacus_whole})[mode]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.peak:
+        return print_peak(*arguments.peak)
     torch.set_num_threads(arguments.threads)
     print(f"torch {version('torch')}, opacus {version('opacus')}, {arguments.threads} threads", flush=True)
     for trainable in PATTERNS:
         found = times(trainable, arguments.repeats)
         memory = {
-            name: peak(trainable, name)
-            for name in ["plain", *(n for n in found if "again" not in n), "Opacus, 64 at once"]
+            name: peak(trainable, name) for name in ["plain", *(n for n in found if "again" not in n), OPACUS_WHOLE]
         }
         print(f"\ntrainable = {trainable}: time over the plain step, and peak memory over its own")
         for name in dict.fromkeys([*found, *memory]):

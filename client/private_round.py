@@ -114,10 +114,11 @@ def private_round(
     terms = Terms.of(plan, privacy, len(units))
     check_policy(site, plan, terms)
     verify(site.folder)
+    public = site.public_notes(encoder.tokenizer)
     sent = receipts(site.folder)
     secret = secret_key(site.folder)
     entry = Ledger(site.folder).charge(
-        _charge(request, privacy, terms, notes, encoder),
+        _charge(request, privacy, terms, _inputs(request, notes, public, encoder)),
         study_cap=privacy.epsilon,
         total_cap=site.config.policy.max_epsilon,
     )
@@ -137,7 +138,7 @@ def private_round(
         encoder,
         objective,
         notes,
-        site.public_notes(encoder.tokenizer),
+        public,
         units,
         plan.training,
         privacy,
@@ -167,9 +168,16 @@ def private_round(
     return Done(reply, update, noise, entry)
 
 
-def _charge(request: Request, privacy: Privacy, terms: Terms, notes: NoteStore, encoder: Encoder) -> Charge:
-    tensors = tensors_digest((name, p) for name, p in sorted(encoder.tensors().items()))
-    inputs = json.dumps([tensors, notes.digest, request.plan.hash(), request.proximal_mu])
+def _inputs(request: Request, notes: NoteStore, public: NoteStore | None, encoder: Encoder) -> str:
+    """SHA-256 (hex) over all that the round is computed from, so that equal noise is never put on another sum."""
+    heads = encoder.category_head.named_parameters() if encoder.category_head else ()
+    weights = tensors_digest([*encoder.model.named_parameters(), *heads])
+    rows = hashlib.sha256(notes.rows.tobytes()).hexdigest()
+    said = [weights, notes.digest, rows, public and public.digest, request.plan.hash(), request.proximal_mu]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _charge(request: Request, privacy: Privacy, terms: Terms, inputs: str) -> Charge:
     return Charge(
         run=request.run,
         study=request.plan.study.name,
@@ -182,7 +190,7 @@ def _charge(request: Request, privacy: Privacy, terms: Terms, notes: NoteStore, 
         steps=terms.steps,
         delta=privacy.delta,
         accountant=privacy.accountant,
-        inputs=hashlib.sha256(inputs.encode()).hexdigest(),
+        inputs=inputs,
     )
 
 

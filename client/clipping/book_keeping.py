@@ -19,6 +19,7 @@ from common.encoder import Encoder
 from common.errors import InputError
 
 _Pair = tuple[torch.Tensor, torch.Tensor]
+_ROUNDINGS = 100  # units of rounding by which a sum of products of thousands of numbers may be wrong
 
 
 @dataclass
@@ -157,33 +158,52 @@ class _Kept:
         )
 
     def squares(self, like: torch.Tensor) -> torch.Tensor:
-        """The squared norm of each unit's gradient over all tensors, [U]."""
+        """The squared norm of each unit's gradient over all tensors, [U]; where parts of it cancel so far that rounding
+        could hide a long gradient, more than it is, never less."""
         self.linear = {name: self._joined(pairs) for name, pairs in self._pairs.items()}
         self.tables = {name: self._joined(pairs) for name, pairs in self._tables.items()}
         total = like.new_zeros(self.units)
-        for a, b in self.linear.values():
+        most = {name: like.new_zeros(self.units) for name in self.linear | self.tables}  # norms, did nothing cancel
+        for name, (a, b) in self.linear.items():
             if 2 * a.shape[1] ** 2 <= a.shape[2] * b.shape[2]:
-                total += ((a @ a.mT) * (b @ b.mT)).sum((1, 2))
+                of_a, of_b = a @ a.mT, b @ b.mT
+                total += (of_a * of_b).sum((1, 2))
+                most[name] += (_diagonal(of_a) * _diagonal(of_b)).sqrt().sum(1)
             else:
                 total += (b.mT @ a).square().sum((1, 2))
+                most[name] += (a.norm(dim=2) * b.norm(dim=2)).sum(1)
         for name, (ids, e) in self.tables.items():
-            total += ((ids[:, :, None] == ids[:, None, :]) * (e @ e.mT)).sum((1, 2))
+            of_e = e @ e.mT
+            total += ((ids[:, :, None] == ids[:, None, :]) * of_e).sum((1, 2))
+            most[name] += _diagonal(of_e).sqrt().sum(1)
             if name in self.linear:  # the tied decoder: twice the inner product of the two gradients of one table
                 a, b = self.linear[name]
                 at_ids = b.gather(2, ids[:, None, :].expand(-1, b.shape[1], -1))
                 total += 2 * (at_ids * (a @ e.mT)).sum((1, 2))
         for grads in self.vectors.values():
             total += grads.square().sum(1)
+        # The sums above are right to some units of rounding of what was added up, not of what is left of it. A
+        # coordinator could send weights that make all but nothing left.
+        if most:
+            rounding = torch.finfo(like.dtype).eps
+            bound = torch.stack([norm.square() for norm in most.values()]).sum(0)
+            total = torch.maximum(total, rounding**0.5 * bound) + _ROUNDINGS * rounding * bound
         return total
 
     def add_to(self, sums: dict[str, torch.Tensor], factor: torch.Tensor) -> None:
         keep = factor > 0
         for name, (a, b) in self.linear.items():
-            sums[name].addmm_(_weighted(b, factor, keep).flatten(0, 1).T, a.flatten(0, 1))
+            known = a if bool(keep.all()) else torch.where(keep.view(-1, 1, 1), a, torch.zeros_like(a))
+            sums[name].addmm_(_weighted(b, factor, keep).flatten(0, 1).T, known.flatten(0, 1))
         for name, (ids, e) in self.tables.items():
             sums[name].index_add_(0, ids.flatten(), _weighted(e, factor, keep).flatten(0, 1))
         for name, grads in self.vectors.items():
             sums[name].add_(_weighted(grads, factor, keep).sum(0))
+
+
+def _diagonal(grams: torch.Tensor) -> torch.Tensor:
+    """The diagonals of [U, n, n], which rounding may have made negative, as [U, n]."""
+    return grams.diagonal(dim1=1, dim2=2).clamp(min=0)
 
 
 def _weighted(grads: torch.Tensor, factor: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
