@@ -60,17 +60,9 @@ class Declutr(Objective):
         anchors: list[np.ndarray] = []
         positives: list[np.ndarray] = []
         for note in notes:
-            for spans in sample_spans(
-                len(note.ids),
-                anchors=plan.anchors,
-                positives=plan.positives,
-                shortest=plan.min_span,
-                longest=plan.max_span,
-                rng=rng,
-                sampling=plan.sampling,
-            ):
-                anchors.append(note.ids[slice(*spans.anchor)])
-                positives += [note.ids[slice(*positive)] for positive in spans.positives]
+            of_note, around = self.spans(note, rng)
+            anchors += of_note
+            positives += around
         rows = [
             *(anchors if plan.mlm_weight else []),
             *(anchors if plan.plain_anchors else []),
@@ -101,6 +93,21 @@ class Declutr(Objective):
             "apart": np.repeat(np.repeat(_apart(notes), plan.anchors, axis=0), plan.anchors, axis=1),
         }
         return Batch({k: torch.from_numpy(v) for k, v in arrays.items()}, tokens=int(attention.sum()))
+
+    def spans(self, note: TokenisedNote, rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The ids of a note's anchors, and those of all their positives, an anchor's after another's."""
+        plan = self.plan
+        drawn = sample_spans(
+            len(note.ids),
+            anchors=plan.anchors,
+            positives=plan.positives,
+            shortest=plan.min_span,
+            longest=plan.max_span,
+            rng=rng,
+            sampling=plan.sampling,
+        )
+        around = [note.ids[slice(*positive)] for spans in drawn for positive in spans.positives]
+        return [note.ids[slice(*spans.anchor)] for spans in drawn], around
 
     def loss(self, encoder: Encoder, batch: Batch) -> Loss:
         """Contrastive loss averaged over the 2M vectors, and cross-entropy over the masked tokens, by their weights."""

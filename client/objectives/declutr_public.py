@@ -80,18 +80,10 @@ class PublicDeclutr(Declutr):
         owner: list[int] = []
         for u, (unit, rng) in enumerate(zip(units, rngs, strict=True)):
             for note in unit:
-                for spans in sample_spans(
-                    len(note.ids),
-                    anchors=plan.anchors,
-                    positives=plan.positives,
-                    shortest=plan.min_span,
-                    longest=plan.max_span,
-                    rng=rng,
-                    sampling=plan.sampling,
-                ):
-                    anchors.append(note.ids[slice(*spans.anchor)])
-                    positives += [note.ids[slice(*positive)] for positive in spans.positives]
-                    owner.append(u)
+                of_note, around = self.spans(note, rng)
+                anchors += of_note
+                positives += around
+                owner += [u] * len(of_note)
         of_row = [rngs[u] for u in owner]
         chosen = [rng.random(len(row)) < plan.mask_probability for row, rng in zip(anchors, of_row, strict=True)]
         arrays = masked_rows(self.sequences, anchors, chosen, of_row)
