@@ -5,13 +5,13 @@
 One process, one model, float32, no dropout: the packaged MiniLM with masked language modelling, sequences of 128
 tokens, 64 notes a step, and AdamW. The modes take turns, so that a busy machine slows all of them; a mode's figure is
 the median over turns of its processor time over that of the plain step of the same turn. Memory is measured in
-processes of their own: the peak of one step above the loaded model.
+processes of their own (Linux): the peak of one step above the loaded model.
 """
 
 import argparse
 import contextlib
+import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,7 +35,7 @@ from common.plan import StudyPlan
 from common.trainable import train_only
 
 UNITS, LENGTH = 64, 128
-OPACUS_WHOLE = "Opacus, 64 at once"
+PRIVATE, OPACUS_WHOLE = ("book-keeping", "one unit at a time", "Opacus, 8 at once"), "Opacus, 64 at once"
 PATTERNS = ("all", "no-embeddings", "biases")
 
 
@@ -122,31 +122,44 @@ def peak(trainable: str, mode: str) -> float:
 def print_peak(trainable: str, mode: str) -> None:
     steps = Steps(trainable)
     run = (steps.modes() | {OPACUS_WHOLE: steps.opacus_whole})[mode]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak that loading had
     run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(_memory("VmHWM") - before)
+
+
+def _memory(name: str) -> float:
+    """A figure of this process in MiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--patterns", type=lambda text: text.split(","), default=list(PATTERNS))
+    parser.add_argument("--json", action="store_true")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
         return print_peak(*arguments.peak)
     torch.set_num_threads(arguments.threads)
-    print(f"torch {version('torch')}, opacus {version('opacus')}, {arguments.threads} threads", flush=True)
-    for trainable in PATTERNS:
-        found = times(trainable, arguments.repeats)
-        memory = {
-            name: peak(trainable, name) for name in ["plain", *(n for n in found if "again" not in n), OPACUS_WHOLE]
-        }
-        print(f"\ntrainable = {trainable}: time over the plain step, and peak memory over its own")
-        for name in dict.fromkeys([*found, *memory]):
-            ratio = f"{found[name]:.2f}" if name in found else "-"
-            part = f"{memory[name]:7.0f} MiB  {memory[name] / memory['plain']:.2f}" if name in memory else ""
-            print(f"  {name:20s} {ratio:>6s} {part}", flush=True)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for trainable in arguments.patterns:
+        memory = {name: peak(trainable, name) for name in ("plain", *PRIVATE, OPACUS_WHOLE)}
+        ratios = times(trainable, arguments.repeats)
+        found[trainable] = {"time": ratios, "memory": {name: mib / memory["plain"] for name, mib in memory.items()}}
+        if not arguments.json:
+            print(f"\ntrainable = {trainable}: processor time and peak memory over those of the plain step")
+            for name in dict.fromkeys([*ratios, *memory]):
+                ratio = f"{ratios[name]:.2f}" if name in ratios else ""
+                share = f"{memory[name] / memory['plain']:.2f}  {memory[name]:6.0f} MiB" if name in memory else ""
+                print(f"  {name:20s} {ratio:>6s}  {share}", flush=True)
+    if arguments.json:
+        versions = {name: version(name) for name in ("torch", "opacus", "transformers")}
+        worst = max(found[trainable]["time"]["book-keeping"] for trainable in found)
+        print(json.dumps({"ratio": worst, "patterns": found, "versions": versions}, indent=2))
 
 
 if __name__ == "__main__":
