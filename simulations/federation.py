@@ -93,9 +93,9 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     if stopped is None:
         others = _score(run, scorer, notes, {site.name for site in state.sites}, tensors, display)
         display.say("Writing the model and the report")
+    set_shared_categories(encoder, plan)  # a baseline may have left a site's own head
     summary = _summary(run, state, scorer, others, notes, encoder, shared, stopped, time.perf_counter() - began)
     if stopped is None:
-        set_shared_categories(encoder, plan)  # a baseline may have left a site's own head
         encoder.load(tensors)
         with new_folder(run.path / MODEL_FOLDER) as scratch:
             encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")

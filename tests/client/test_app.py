@@ -302,7 +302,7 @@ def test_another_version_is_a_code(
     sites: dict[str, Path],
     make_plan: Callable[..., StudyPlan],
 ) -> None:
-    content = messages.query_content(make_plan())
+    content = messages.query_content(make_plan(), RUN)
     content.config_records["config"]["version"] = "99.0"
     assert code(client.app.app(make_message(content, "query"), site_context(sites["northgate"]))) == "version-differs"
 
@@ -322,4 +322,4 @@ def test_a_reply_without_what_was_asked_is_refused(
     ask: Ask, sites: dict[str, Path], make_plan: Callable[..., StudyPlan]
 ) -> None:
     with pytest.raises(BadReply, match="wrong keys"):
-        messages.read_train_reply(ask(sites["northgate"], "train", make_plan()), {"other": (1,)}, 10_000, "mlm")
+        messages.read_train_reply(ask(sites["northgate"], "train", make_plan()), {"other": (1,)}, 10_000, make_plan())
