@@ -149,7 +149,12 @@ def _sentence(spent: dict[str, Any]) -> str:
 
 
 def _ledger_table(entries: "list[Entry]") -> Table:
-    table = Table(title="Charged before training", caption="A study that was run twice is counted as two.")
+    table = Table(
+        title="Charged before training",
+        caption="A study that was run twice is counted as two.",
+        box=None,  # so that all of it fits 80 columns
+        pad_edge=False,
+    )
     for name in ("", "time (UTC)", "study, run", "round", "units", "noise", "rate", "steps"):
         table.add_column(name, justify="left" if name in ("time (UTC)", "study, run") else "right")
     table.add_column("epsilon of\nthe study", justify="right")
@@ -171,13 +176,13 @@ def _ledger_table(entries: "list[Entry]") -> Table:
 
 
 def _receipts_table(chosen: "list[Receipt]") -> Table:
-    table = Table(title="What has left")
+    table = Table(title="What has left", box=None, pad_edge=False)
     for name in ("time (UTC)", "study, run", "what"):
         table.add_column(name)
     for name in ("round", "tensors", "bytes", "norm"):
         table.add_column(name, justify="right")
     table.add_column("noise")
-    table.add_column("values")
+    table.add_column("values", overflow="fold")
     for receipt in chosen:
         noise = receipt.noise
         table.add_row(
