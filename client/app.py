@@ -28,7 +28,7 @@ from client.private_round import Terms, check_policy, private_round
 from client.receipt import write_receipt
 from client.site import Site, open_site, private_facts, site_facts
 from client.training import check_finite, held_out_loss, held_out_rows, site_key, train, usable
-from client.units import units_of
+from client.units import count_units
 from common import messages
 from common.encoder import Encoder, load_encoder, load_tokenizer
 from common.errors import FednotesError
@@ -122,7 +122,7 @@ def describe(message: Message, context: Context) -> Message:
     objective = make_objective(plan, load_tokenizer(plan.encoder.base), notes)
     terms = None
     if privacy := plan.privacy:
-        terms = Terms.of(plan, privacy, len(units_of(notes, usable(objective, notes, "train"), privacy.unit)))
+        terms = Terms.of(plan, privacy, count_units(notes, privacy.unit))
         if objective.needs_public_text and site.config.public is None:
             raise no_public_text()
         facts = private_facts(facts, terms.units, site.config.policy)
@@ -167,7 +167,7 @@ def train_round(message: Message, context: Context) -> Message:
         )
         check_finite(work.encoder)
         save()
-        update = {name: p.detach().cpu().numpy() for name, p in work.encoder.shared(plan.federation.share).items()}
+        update = work.encoder.shared_arrays(plan.federation.share)
         count = len(usable(objective, notes, "train"))
         seconds = time.perf_counter() - started
         reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, seconds, trained.parts)

@@ -13,7 +13,7 @@ from client.dpsgd import Mechanism, sensitivity, train_privately
 from client.ledger import Charge, Entry, Ledger, secret_key
 from client.notes.store import NoteStore
 from client.objectives import Objective
-from client.receipt import Noise, receipts, verify
+from client.receipt import Noise, verify
 from client.site import Site
 from client.training import check_finite, usable
 from client.units import units_of
@@ -113,9 +113,8 @@ def private_round(
     units = units_of(notes, usable(objective, notes, "train"), privacy.unit)
     terms = Terms.of(plan, privacy, len(units))
     check_policy(site, plan, terms)
-    verify(site.folder)
-    public = site.public_notes(encoder.tokenizer)
-    sent = receipts(site.folder)
+    public = site.public_notes(encoder.tokenizer) if objective.needs_public_text else None
+    sent = verify(site.folder)
     secret = secret_key(site.folder)
     entry = Ledger(site.folder).charge(
         _charge(request, privacy, terms, _inputs(request, notes, public, encoder)),
@@ -161,7 +160,7 @@ def private_round(
     loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
     # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.
     reply = TrainReply(1, trained.steps, 0, loss, 0.0, {}, spent)
-    update = {name: p.detach().cpu().numpy() for name, p in encoder.shared(plan.federation.share).items()}
+    update = encoder.shared_arrays(plan.federation.share)
     check_finite(encoder)
     save()
     outbox.keep(site.folder, request.run, request.round, update, _words(reply))

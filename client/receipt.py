@@ -80,8 +80,8 @@ def receipts(folder: Path) -> list[Receipt]:
     return [_read(file) for file in _files(folder)]
 
 
-def verify(folder: Path) -> None:
-    """Check the ledger against the receipts: what left must stand in it, which finds a ledger whose end was cut off.
+def verify(folder: Path) -> list[Receipt]:
+    """All receipts, checked against the ledger: what left must stand in it, which finds one whose end was cut off.
 
     Raises MachineError "ledger-damaged" or "receipt-damaged".
     """
@@ -95,6 +95,7 @@ def verify(folder: Path) -> None:
             f"{lost[0].study} left this site, and is not in it.",
             "Put it back from a backup: without a whole ledger the site takes part in no private training.",
         )
+    return written
 
 
 def _files(folder: Path) -> list[Path]:

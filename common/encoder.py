@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from common.errors import InputError, MachineError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -115,6 +116,10 @@ class Encoder:
             return share == "encoder+mlm-head" or name.startswith(prefix)
 
         return {n: p for n, p in self.tensors().items() if travels(n)}
+
+    def shared_arrays(self, share: str) -> "dict[str, np.ndarray]":
+        """The tensors that travel, as arrays; on a processor they are windows on the live ones."""
+        return {name: p.detach().cpu().numpy() for name, p in self.shared(share).items()}
 
     def private(self, share: str) -> dict[str, "torch.nn.Parameter"]:
         """The tensors that stay at the site."""

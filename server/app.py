@@ -34,7 +34,7 @@ def base_tensors(plan: StudyPlan) -> Tensors:
     encoder = load_encoder(plan.encoder.base, plan.study.seed)
     train_only(encoder, plan.training.trainable, plan.training.lora_rank, plan.study.seed)
     set_shared_categories(encoder, plan)
-    return {name: p.detach().numpy() for name, p in encoder.shared(plan.federation.share).items()}
+    return encoder.shared_arrays(plan.federation.share)
 
 
 def set_shared_categories(encoder: Encoder, plan: StudyPlan) -> None:
@@ -47,6 +47,5 @@ def plain_tensors(plan: StudyPlan, tensors: Tensors) -> Tensors:
     merged into the weights beside them."""
     if plan.training.trainable == "all":
         return tensors
-    base = load_encoder(plan.encoder.base, plan.study.seed)
-    whole = {name: p.detach().numpy() for name, p in base.shared(plan.federation.share).items()}
+    whole = load_encoder(plan.encoder.base, plan.study.seed).shared_arrays(plan.federation.share)
     return whole | merged(tensors, whole)
