@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## four hospitals on synthetic notes, with baselines: a repor
 	$(BIN)/fednotes compare
 
 test: check ## make check, then the test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 audit: $(INSTALLED) ## attack private training: canaries, coins, words (six minutes; what is proved is printed)
 	$(BIN)/python -m pytest -s --timeout 1800 tests/audits/audit_*.py

@@ -57,8 +57,11 @@ def test_it_learns_and_leaves_the_encoder_as_it_was(
 ) -> None:
     encoder, store = load_encoder(bases[family]), task_stores[family]
     data, rows = task_of(store), np.arange(4)
-    # At twice this rate adapters learn all of it from most seeds, and on most processors.
-    settings: dict[str, Any] = {"mode": mode, "evaluation": EVALUATION.model_copy(update={"lora_learning_rate": 1e-2})}
+    # With these settings adapters learn all of it from each of ten seeds; of rank 4 not from each.
+    settings: dict[str, Any] = {
+        "mode": mode,
+        "evaluation": EVALUATION.model_copy(update={"lora_learning_rate": 5e-3, "lora_rank": 16}),
+    }
     before, drawn = tensors_digest(encoder.tensors().items()), torch.random.get_rng_state()
     vectors = embed_notes(encoder, store, rows, max_length=32, precision="float32")
     tuned = tune(encoder, store, data, **settings)
