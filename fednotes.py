@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +11,8 @@ import client.cli
 import client.evaluation.cli
 import client.notes.cli
 import common.cli
+import server.cli
+import server.study.cli
 import simulations.cli
 from common.errors import FednotesError
 
@@ -24,6 +27,21 @@ client.evaluation.cli.register(app)
 app.add_typer(common.cli.app, name="plan")
 app.add_typer(client.notes.cli.app, name="notes")
 app.add_typer(client.cli.app, name="site")
+app.add_typer(server.cli.app, name="server")
+server.study.cli.register(server.cli.app, app)
+
+
+@app.command()
+def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """The version, and the digest of the installed files: a coordinator and its sites must have the same."""
+    from importlib.metadata import version as of
+
+    from common.package import package_digest
+
+    said = {"version": of("fednotes"), "package": package_digest(), "flwr": of("flwr")}
+    print(
+        json.dumps(said) if as_json else f"fednotes {said['version']}\npackage {said['package']}\nflwr {said['flwr']}"
+    )
 
 
 def main() -> None:
@@ -40,8 +58,11 @@ def main() -> None:
                 console.print(f"  {error.next_step}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        resumable = any(name in sys.argv for name in ("simulate", "compare"))
-        kept = " What was done is kept: `fednotes simulate --resume RUN` goes on." if resumable else ""
+        kept = ""
+        if any(name in sys.argv for name in ("simulate", "compare")):
+            kept = " What was done is kept: `fednotes simulate --resume RUN` goes on."
+        elif sys.argv[1:3] in (["server", "run"], ["server", "resume"]):
+            kept = " The study goes on: `fednotes status RUN` shows it, `fednotes server stop RUN` ends it."
         print(f"Interrupted.{kept}", file=sys.stderr)
         sys.exit(130)
 
