@@ -24,13 +24,14 @@ import server.app
 from client.notes.source import Columns, NotesSource
 from client.notes.store import prepare
 from client.objectives import make_objective
-from client.site import SiteConfig, open_site
+from client.site import Policy, SiteConfig, open_site
 from client.training import held_out_loss, site_key, train
 from common.encoder import load_tokenizer
 from common.plan import StudyPlan, parse_plan, plan_to_toml
+from common.slug import slug
 from server.checkpoint import load_checkpoint
 from simulations.engines import run_inprocess
-from simulations.partition import by_column, slug, write_site
+from simulations.partition import by_column, write_site
 from simulations.synthetic_notes import write_jsonl
 
 PLAN = """
@@ -114,10 +115,10 @@ def main() -> None:
         write_jsonl(root / "notes.jsonl", notes=1200, hospitals=2)
         source = NotesSource(source=str(root / "notes.jsonl"), columns=Columns(site="site"))
         store = prepare(source, load_tokenizer(plan.encoder.base), KEY, root / "cache")
+        common = {"split_key": KEY.hex(), "cache": root / "cache", "notes": source}
+        common["policy"] = Policy(require_approval=False)
         sites = [
-            write_site(
-                root / slug(name), SiteConfig(name=name, split_key=KEY.hex(), cache=root / "cache", notes=source), rows
-            )
+            write_site(root / slug(name), SiteConfig(name=name, **common), rows)
             for name, rows in by_column(store).rows.items()
         ]
         loop(plan, sites)  # warms the processor's caches, and the imports, for both

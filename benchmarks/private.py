@@ -28,7 +28,7 @@ from common.files import new_folder
 from common.plan import StudyPlan
 from common.results import POOLED
 from common.table import Table
-from simulations.display import Log
+from server.display import Log
 from simulations.setup import Wish
 from simulations.table.plan import load_table
 from simulations.table.run import TABLE_FILE, results, resume_table, run_table

@@ -100,6 +100,10 @@ class Encoder:
             case _:
                 return model.decoder(model.head(states))
 
+    def body_digest(self) -> str:
+        """SHA-256 (hex) of the weights of the body: call it before adapters are put in."""
+        return tensors_digest(self.body.named_parameters())
+
     def tensors(self) -> dict[str, "torch.nn.Parameter"]:
         """Every trainable tensor by name, tied ones once (common/trainable.py says which are)."""
         head = self.category_head.named_parameters(prefix="category_head") if self.category_head else ()

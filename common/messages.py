@@ -2,30 +2,31 @@
 
 Three exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up) and `evaluate`
 (shared tensors down, a held-out loss up; figures of the embedding space, too, where the site's policy releases them). A
-plan travels as its TOML; weights as float32. Nothing else travels.
+plan travels as its TOML; weights as the plan's `wire` says (common/wire.py). Nothing else travels.
 """
 
 import io
+import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from common import wire
 from common.errors import FednotesError
+from common.package import package_digest
 from common.plan import StudyPlan, parse_plan, plan_to_toml
 from common.plan_sections import Privacy
 from common.results import PrivacySpent, SiteFacts, Space
+from common.wire import Tensors
 
 ARRAYS, CONFIG, METRICS, WEIGHT = "arrays", "config", "metrics", "num-examples"
 DETAILS = "details"  # numbers that Flower's strategies should not average
 PARTS = {"mlm": (), "declutr": ("contrastive", "mlm"), "note-category": ("category", "mlm")}  # of an objective's loss
 SITE_ERROR = 1000  # Flower's own error codes are below 10
-
-Tensors = dict[str, np.ndarray]
 
 
 class BadReply(Exception):
@@ -34,7 +35,7 @@ class BadReply(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What a site is asked to do: the plan, the run (hex) and its round, and the shared tensors as they stand."""
+    """What a site is asked to do: the plan, the run (hex) and its round, and the shared tensors as float32."""
 
     plan: StudyPlan
     run: str
@@ -45,7 +46,8 @@ class Request:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """What a site returns from training; `notes` (its training notes) weighs it in the average.
+    """What a site returns from training; `notes` weighs it in the average: its training notes, or the share of them for
+    which its time sufficed (training.seconds_per_round).
 
     With private training every site weighs 1, tokens and seconds are withheld (0), and the loss has noise or is None.
     """
@@ -70,7 +72,38 @@ class EvaluateReply:
     space: Space | None = None
 
 
+def packed(tensors: Tensors) -> ArrayRecord:
+    """Tensors of one number format end to end in one array, whose key says in JSON what lies where in it.
+
+    As they travel: Flower asks its server twice for each array, and a hundred small ones take longer than their bytes.
+    """
+    layout = json.dumps([[name, value.shape] for name, value in tensors.items()])
+    return ArrayRecord({layout: Array(np.concatenate([value.ravel() for value in tensors.values()]))})
+
+
+def unpacked(record: ArrayRecord) -> Tensors:
+    """Read-only views of the bytes that came. Raises ValueError where it is no such array."""
+    if len(record) != 1:
+        raise ValueError("not one array")
+    ((key, array),) = record.items()
+    flat, tensors, at = _view(array), {}, 0
+    try:
+        layout = [(str(name), tuple(int(size) for size in shape)) for name, shape in json.loads(key)]
+    except TypeError:
+        raise ValueError("no layout") from None
+    for name, shape in layout:
+        if min(shape, default=0) < 0 or name in tensors:
+            raise ValueError("no layout")
+        size = math.prod(shape)
+        tensors[name] = flat[at : at + size].reshape(shape)
+        at += size
+    if flat.ndim != 1 or at != flat.size:
+        raise ValueError("the layout is of another array")
+    return tensors
+
+
 def to_arrays(tensors: Tensors) -> ArrayRecord:
+    """Tensors one by one, as Flower's strategies take them."""
     return ArrayRecord({name: Array(np.asarray(value, order="C")) for name, value in tensors.items()})
 
 
@@ -90,20 +123,41 @@ def _view(array: Array) -> np.ndarray:
 
 def request_config(plan: StudyPlan, run: str) -> ConfigRecord:
     """The config of every request; Flower's strategies add the round (and FedProx its mu)."""
-    return ConfigRecord({"plan": plan_to_toml(plan), "version": version("fednotes"), "run": run})
+    said = {"plan": plan_to_toml(plan), "version": version("fednotes"), "package": package_digest(), "run": run}
+    return ConfigRecord({**said})
 
 
-def query_content(plan: StudyPlan, run: str) -> RecordDict:
-    return RecordDict({CONFIG: request_config(plan, run)})
+def query_content(plan: StudyPlan, run: str, base: str = "") -> RecordDict:
+    """Of a query; `base` is the digest of the plan's base at the coordinator, empty where there is but one machine."""
+    config = request_config(plan, run)
+    config["base"] = base
+    return RecordDict({CONFIG: config})
+
+
+def check_base(message: Message, ours: str) -> None:
+    """Raises FednotesError `base-differs`: what does not travel comes from each site's own copy of the base."""
+    theirs = str(message.content.config_records[CONFIG]["base"])
+    if theirs and theirs != ours:
+        raise FednotesError(
+            "base-differs",
+            f"The base of the plan has the weights {ours[:12]} at this site, and {theirs[:12]} at the coordinator.",
+            "Install the same files of the base on both sides.",
+        )
 
 
 def read_plan(message: Message) -> StudyPlan:
-    """The plan of any request. Raises FednotesError where versions differ or the plan is not valid."""
+    """The plan of any request. Raises FednotesError where versions or packages differ, or the plan is not valid."""
     config = message.content.config_records[CONFIG]
     theirs, ours = str(config["version"]), version("fednotes")
     if theirs != ours:
         raise FednotesError(
             "version-differs", f"The coordinator runs fednotes {theirs}, this site {ours}.", "Install the same."
+        )
+    if str(config.get("package")) != package_digest():
+        raise FednotesError(
+            "package-differs",
+            f"Both run fednotes {ours}, but the coordinator's files are not those of this site.",
+            "Compare `fednotes version` on both sides, and install the same package.",
         )
     return parse_plan(str(config["plan"]))
 
@@ -122,7 +176,7 @@ def read_request(message: Message) -> Request:
     assert isinstance(mu, (int, float))
     number = config["server-round"]
     assert isinstance(number, int)
-    arrays = from_arrays(message.content.array_records[ARRAYS])
+    arrays = wire.received(unpacked(message.content.array_records[ARRAYS]))
     return Request(read_plan(message), read_run(message), number, arrays, float(mu))
 
 
@@ -134,7 +188,7 @@ def train_reply(reply: TrainReply, tensors: Tensors, message: Message) -> Messag
     details = _details(reply.parts, None)
     for name, value in (reply.privacy.model_dump() if reply.privacy else {}).items():
         details[f"privacy-{name}"] = value
-    content = RecordDict({ARRAYS: to_arrays(tensors), METRICS: _metrics(reply), DETAILS: details})
+    content = RecordDict({ARRAYS: packed(tensors), METRICS: _metrics(reply), DETAILS: details})
     return Message(content, reply_to=message)
 
 
@@ -176,8 +230,9 @@ def read_facts(message: Message) -> SiteFacts:
 def read_train_reply(
     message: Message, expected: dict[str, tuple[int, ...]], most_notes: int, plan: StudyPlan
 ) -> tuple[TrainReply, Tensors]:
-    """A checked reply: the expected names and shapes, float32, finite, and a weight of 1 to `most_notes` notes; with
-    private training a weight of 1, and what was spent, which is not more than the plan's epsilon.
+    """A checked reply: the expected names and shapes, the plan's number format, finite, and a weight of 1 to
+    `most_notes` notes; with private training a weight of 1, and what was spent, which is not more than the plan's
+    epsilon. The tensors are as they travelled (`common.wire.restored` makes weights of them).
 
     Raises BadReply.
     """
@@ -187,22 +242,21 @@ def read_train_reply(
         raise BadReply("its records are not one of arrays and one of metrics")
     spent = _read_privacy(content, plan.privacy)
     parts, _ = _read_details(content, plan.objective.kind)
-    record = content.array_records[ARRAYS]
-    if wrong := set(record) ^ set(expected):
+    try:
+        tensors = unpacked(content.array_records[ARRAYS])
+    except Exception:
+        raise BadReply("its tensors cannot be read") from None
+    if wrong := set(tensors) ^ set(expected):
         raise BadReply(f"wrong keys: {len(wrong)} tensors are missing or unknown, such as {min(wrong)[:80]!r}")
-    tensors: Tensors = {}
+    expected_type = wire.update_type(plan.federation.wire)
     for name, shape in expected.items():
-        try:
-            value = _view(record[name])
-        except Exception:
-            raise BadReply(f"tensor {name} cannot be read") from None
+        value = tensors[name]
         if value.shape != shape:
             raise BadReply(f"wrong shape: tensor {name} has {value.shape}, not {shape}")
-        if value.dtype != np.float32:
-            raise BadReply(f"wrong type: tensor {name} is {value.dtype}, not float32")
+        if value.dtype != expected_type:
+            raise BadReply(f"wrong type: tensor {name} is {value.dtype}, not {expected_type}")
         if not np.isfinite(value).all():
             raise BadReply(f"not finite: tensor {name} holds NaN or infinity")
-        tensors[name] = value
     names = {WEIGHT, "steps", "tokens", "loss", "seconds"}
     if plan.privacy is not None and (not plan.privacy.release_loss or "loss" not in content.metric_records[METRICS]):
         names.remove("loss")  # noise may have drowned it
@@ -222,6 +276,14 @@ def read_train_reply(
     return reply, tensors
 
 
+def for_strategy(reply: Message, tensors: Tensors) -> Message:
+    """A checked reply as Flower's strategies take it: `tensors`, in their order, for some go by position, and the
+    weight as its only metric, for they want the same metrics of all sites."""
+    weight = {WEIGHT: reply.content.metric_records[METRICS][WEIGHT]}
+    reply.content[METRICS], reply.content[ARRAYS] = MetricRecord(weight), to_arrays(tensors)
+    return reply
+
+
 def _read_privacy(content: RecordDict, plan: Privacy | None) -> PrivacySpent | None:
     """What a site says that it has spent; it leaves the details. Raises BadReply."""
     details = content.config_records.get(DETAILS)
@@ -237,12 +299,6 @@ def _read_privacy(content: RecordDict, plan: Privacy | None) -> PrivacySpent | N
     if plan.epsilon is not None and not spent.epsilon <= plan.epsilon:
         raise BadReply(f"it has spent epsilon {spent.epsilon:.3f}, more than the plan's {plan.epsilon:g}")
     return spent
-
-
-def put_in_order(message: Message, names: Iterable[str]) -> None:
-    """Order a reply's tensors by `names`, for some of Flower's strategies go by position."""
-    record = message.content.array_records[ARRAYS]
-    message.content[ARRAYS] = ArrayRecord({name: record[name] for name in names})
 
 
 def read_evaluate_reply(message: Message, objective: str) -> EvaluateReply:

@@ -69,6 +69,8 @@ class StudyPlan(Section):
         reasons = []
         if training.tokens_per_round is not None:
             reasons.append("training.tokens_per_round makes steps depend on the notes' lengths; give steps_per_round")
+        if training.seconds_per_round is not None:
+            reasons.append("training.seconds_per_round makes steps depend on time, and so on notes; remove it")
         if training.precision == "bfloat16":
             reasons.append(
                 "training.precision = bfloat16 rounds a unit's gradient by what else is in its batch; use float32"

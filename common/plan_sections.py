@@ -14,15 +14,9 @@ Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, le=1000.0)]
 MaskProbability = Annotated[float, Field(gt=0.0, le=0.5)]
 Trainable = Literal["all", "no-embeddings", "biases", "lora"]
+Wire = Literal["float32", "float16", "delta-float16"]
+SiteName = Annotated[str, Field(min_length=1, max_length=100)]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-
-
-def _not_built(value: object, planned: tuple[str, ...], instead: str) -> None:
-    """Refuse what the design names and later work will bring, in words that say so."""
-    if value in planned:
-        raise PydanticCustomError(
-            "not_built", "{value} is not built yet; {instead}", {"value": value, "instead": instead}
-        )
 
 
 class Section(BaseModel):
@@ -159,6 +153,11 @@ class Training(Section):
     epochs_per_round: float | None = Field(
         None, gt=0.0, le=1000, validate_default=True, description="or passes over its notes; 1.0 where none is given"
     )
+    seconds_per_round: Positive | None = Field(
+        None,
+        description="a slow site stops after the step in which so many seconds are over, and weighs by its steps; its "
+        "weights then depend on its machine, so a seed no longer gives the same",
+    )
     batch_size: int = Field(16, ge=1, le=65536, description="notes a step")
     learning_rate: Positive = Field(1e-4, description="peak rate of AdamW")
     weight_decay: float = Field(0.01, ge=0.0, le=1.0, description="decoupled; none on biases and norms")
@@ -224,14 +223,26 @@ class Federation(Section):
         description="trimmed-mean: share cut at either end, rounded down: with 0.2 (where not given), one site of five",
     )
     min_sites: int = Field(1, ge=1, le=10_000, description="fewest good replies that make a round")
-    round_timeout: Positive = Field(86_400.0, description="seconds to wait for the replies of one round")
+    round_timeout: Positive = Field(
+        86_400.0, description="most seconds to wait for replies; less, once it is known how long the sites take"
+    )
     max_update_norm: Positive | None = Field(
         None, description="a site's update of a larger L2 norm is left out of the round; without it, none is too large"
     )
     share: Literal["encoder", "encoder+mlm-head"] = Field(
         "encoder+mlm-head", description="what travels, of what learns; the rest stays at the site between rounds"
     )
-    wire: Literal["float32"] = Field("float32", description="number format of weights in transit")
+    wire: Wire = Field(
+        "float32",
+        description="weights in transit; float16: half the bytes, both ways; delta-float16: half of them upwards",
+    )
+    sites: list[SiteName] = Field(
+        [], description="real servers: the hospitals that are to take part, by name; empty: all that are there"
+    )
+    site_wait: Positive = Field(
+        600.0,
+        description="real servers: seconds to wait for them before the study starts without those that are missing",
+    )
 
     @field_validator("share", mode="before")
     @classmethod
@@ -240,10 +251,11 @@ class Federation(Section):
             raise PydanticCustomError("moved", 'to train and share adapters only, set training.trainable = "lora"')
         return value
 
-    @field_validator("wire", mode="before")
+    @field_validator("sites")
     @classmethod
-    def _planned_wires(cls, value: object) -> object:
-        _not_built(value, ("float16", "delta", "delta-float16"), 'use wire = "float32"')
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise PydanticCustomError("repeated", "a site stands there twice")
         return value
 
     @field_validator("proximal_mu", "server_learning_rate", "server_momentum", "trim_fraction")

@@ -273,7 +273,7 @@ class Summary(Result):
     plan_hash: str
     objective: str
     seed: int
-    engine: Literal["inprocess", "flower"]
+    engine: Literal["inprocess", "flower", "servers"]
     started: str
     finished: str
     seconds: float

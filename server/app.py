@@ -5,19 +5,20 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.encoder import Encoder, load_encoder
-from common.messages import Tensors
-from common.plan import StudyPlan, load_plan
-from common.trainable import merged, train_only
+from common.errors import StudyError
+from server.base import base_digest, base_tensors
+from server.results import write_results
 from server.rounds import Event, Rounds
+from server.run_folder import RunFolder
+from server.study.events import EventLog
+from server.study.folder import STUDY_FILE, Study
 
 app = ServerApp()
 
 RUN_FOLDER = "run-folder"  # key of Flower's run config
-PLAN_FILE, CHECKPOINTS = "plan.toml", "checkpoints"
 
 
-# Called as the study goes on; a display in this process may set it.
+# Called as a simulation goes on; a display in this process may set it.
 def on_event(event: Event) -> None: ...
 
 
@@ -25,27 +26,25 @@ def on_event(event: Event) -> None: ...
 def main(grid: Grid, context: Context) -> None:
     """Run all rounds that are still to do. Raises StudyError where the study cannot go on."""
     folder = Path(str(context.run_config[RUN_FOLDER]))
-    plan = load_plan(folder / PLAN_FILE)
-    Rounds(grid, plan, folder / CHECKPOINTS, lambda: base_tensors(plan), on_event).run()
+    if (folder / STUDY_FILE).exists():
+        _over_servers(grid, Study(folder))
+        return
+    run = RunFolder(folder)
+    plan = run.plan
+    Rounds(grid, plan, run.checkpoints, lambda: base_tensors(plan), on_event).run()
 
 
-def base_tensors(plan: StudyPlan) -> Tensors:
-    """The shared tensors of the plan's base, before any training."""
-    encoder = load_encoder(plan.encoder.base, plan.study.seed)
-    train_only(encoder, plan.training.trainable, plan.training.lora_rank, plan.study.seed)
-    set_shared_categories(encoder, plan)
-    return encoder.shared_arrays(plan.federation.share)
-
-
-def set_shared_categories(encoder: Encoder, plan: StudyPlan) -> None:
-    """Give the encoder the category head that travels, fresh, where the plan has one."""
-    encoder.set_categories(plan.shared_categories, shared=True, bias=plan.category_bias)
-
-
-def plain_tensors(plan: StudyPlan, tensors: Tensors) -> Tensors:
-    """Shared tensors as an encoder has them of which all learns: with those that stayed as they were, and adapters
-    merged into the weights beside them."""
-    if plan.training.trainable == "all":
-        return tensors
-    whole = load_encoder(plan.encoder.base, plan.study.seed).shared_arrays(plan.federation.share)
-    return whole | merged(tensors, whole)
+def _over_servers(grid: Grid, study: Study) -> None:
+    """The whole of it: whoever started the run may have gone, so what it came to is written here."""
+    plan, stopped = study.plan, None
+    with study.locked():
+        study.forget_stop_reason()
+        try:
+            events, digest = EventLog(study.path), base_digest(plan)
+            Rounds(grid, plan, study.checkpoints, lambda: base_tensors(plan), events, base=digest).run()
+        except StudyError as error:
+            stopped = error
+            study.write_stop_reason(error)
+        write_results(study, study.record.started, stopped)
+    if stopped is not None:
+        raise stopped

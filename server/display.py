@@ -1,4 +1,4 @@
-"""What a person sees while a simulation runs: one live page on a terminal, a few lines in a log, nothing when quiet."""
+"""What a person sees while a study runs: one live page on a terminal, a few lines in a log, nothing when quiet."""
 
 import time
 from typing import Protocol
@@ -17,7 +17,7 @@ _MOST_ROWS = 12
 
 
 class Display(Protocol):
-    """Where a simulation says how it goes."""
+    """Where a study says how it goes."""
 
     def promise(self, privacy: str) -> None:
         """The plan is known, and with it what it promises of privacy."""
@@ -137,6 +137,12 @@ class Page:
             case "held-out" if site:
                 site[0] = site[0] or event.text
                 site[1] = event.text
+            case "asked" if site:
+                site[2] = "is training"
+            case "returned" if site:
+                site[2] = f"returned after {event.text}"
+            case "joined":
+                self.sites.setdefault(event.site, ["", "", "joined"])
             case "left-out" if site:
                 site[2] = event.text
             case "left-out":
@@ -190,10 +196,16 @@ class Page:
             done, steps = self.steps.get(name, (0, 0))
             loss = f"{first} → {last}" if last and last != first else first
             bar = ProgressBar(total=max(1, steps), completed=done, width=20)
-            table.add_row(Text(name), bar, f"{done}/{steps}" if steps else "", loss, Text(remark[:60], style="red"))
+            table.add_row(
+                Text(name), bar, f"{done}/{steps}" if steps else "", loss, Text(remark[:60], style=_style(remark))
+            )
         if len(self.sites) > _MOST_ROWS:
             table.add_row(f"and {len(self.sites) - _MOST_ROWS} more")
         return table
+
+
+def _style(remark: str) -> str:
+    return "dim" if remark == "joined" or remark.startswith(("is training", "returned after")) else "red"
 
 
 def _clock(seconds: float) -> str:

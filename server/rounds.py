@@ -2,31 +2,35 @@
 
 A reply that is an error, late, malformed, not finite or too large leaves its site out of the round with a named reason;
 Flower's own strategies would stop the run or average a NaN. With fewer than `min_sites` good replies the round is asked
-once more; then the run stops, and its last checkpoint stands. A site whose privacy budget is spent leaves for good.
+once more; then the run stops, and its last checkpoint stands. A site that failed twice in a row rests for a while; one
+whose privacy budget is spent leaves for good.
 """
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common import messages
+from common import messages, wire
 from common.errors import StudyError
 from common.messages import BadReply, Tensors
 from common.plan import StudyPlan
 from common.results import HeldOut, Round, SiteFacts, SiteRound
+from server.attendance import RESTS, rest
 from server.checkpoint import State, load_checkpoint, save_checkpoint
+from server.exchange import Deadline, exchange
 from server.hospital_privacy import LEDGER, HospitalNoise
+from server.meeting import Sites, in_order, present
 from server.strategies import distance, make_strategy, restore_strategy, strategy_state
 
-_ATTEMPTS = 2
+_ATTEMPTS, _VIRTUAL_ATTEMPTS = 4, 2  # a real site may be back in a minute
 _SPENT, _WITHHELD = "budget-spent", "withheld"  # codes of a site that are no failures
 HAS_LEFT = "it has left: its privacy budget is spent"  # a reason, by which a resumed run knows it, too
 
@@ -35,7 +39,7 @@ HAS_LEFT = "it has left: its privacy budget is spent"  # a reason, by which a re
 class Event:
     """Something that a display may show. `site` and `text` are empty where they do not apply."""
 
-    kind: Literal["asked", "left-out", "round-started", "returned", "held-out", "round-ended"]
+    kind: Literal["asked", "left-out", "joined", "round-started", "returned", "held-out", "round-ended"]
     round: int
     site: str = ""
     text: str = ""
@@ -53,8 +57,7 @@ class Rounds:
     checkpoints: Path
     initial: Callable[[], Tensors]
     on_event: OnEvent
-    names: dict[int, str] = field(default_factory=dict)  # node -> site, of the sites that take part
-    facts: dict[str, SiteFacts] = field(default_factory=dict)  # site -> what it said that it brings
+    base: str = ""  # digest of the base's body, with which each site compares its own; empty on one machine
     left: set[str] = field(default_factory=set)  # sites that are not asked any more
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # that of the checkpoint, where one stands
 
@@ -63,7 +66,11 @@ class Rounds:
         kept = load_checkpoint(self.checkpoints, self.plan.hash())
         if kept:
             self.run_id = kept[0].run
-        facts, left_out = self._meet()
+        most = self.plan.federation.round_timeout
+        self._deadlines = {kind: Deadline(most) for kind in ("query", "train", "evaluate")}
+        self._answering: set[int] = set()  # nodes that have answered the latest training request
+        self.sites = Sites(self.grid, self.plan, self.run_id, self.base, self._deadlines["query"], self._left_out)
+        self.sites.meet()
         strategy = self._strategy(kept[0] if kept else None)
         if kept:
             state, arrays, moments = kept
@@ -72,24 +79,18 @@ class Rounds:
         else:
             arrays = self.initial()
             started = time.perf_counter()
-            held_out = self._held_out(0, messages.to_arrays(arrays), strategy)
+            held_out = self._held_out(0, arrays, set(self.sites.names))
             first = Round(number=0, attempts=1, seconds=time.perf_counter() - started, sites=[], held_out=held_out)
-            state = State(
-                plan_hash=self.plan.hash(),
-                run=self.run_id,
-                round=0,
-                rounds=[first],
-                sites=facts,
-                left_out_sites=left_out,
-            )
+            state = State(plan_hash=self.plan.hash(), run=self.run_id, round=0, rounds=[first], **self._who([]))
             save_checkpoint(self.checkpoints, state, arrays, {})
-        record = messages.to_arrays(arrays)
         for number in range(state.round + 1, self.plan.federation.rounds + 1):
             self.on_event(Event("round-started", number))
             started = time.perf_counter()
-            arrays, sites, attempts = self._train(number, arrays, record, strategy)
-            record = messages.to_arrays(arrays)
-            held_out = self._held_out(number, record, strategy)
+            if not self.plan.hospital_privacy:  # its noise is made for a fixed number of hospitals
+                for name in self.sites.meet_late_ones():
+                    self.on_event(Event("joined", number, name))
+            arrays, sites, attempts = self._train(number, arrays, strategy, state.rounds)
+            held_out = self._held_out(number, arrays, self._answering)
             seconds = time.perf_counter() - started
             done = Round(
                 number=number,
@@ -99,44 +100,29 @@ class Rounds:
                 held_out=held_out,
                 hospital_epsilon=strategy.epsilon if isinstance(strategy, HospitalNoise) else None,
             )
-            state = state.model_copy(update={"round": number, "rounds": [*state.rounds, done]})
+            state = state.model_copy(
+                update={"round": number, "rounds": [*state.rounds, done], **self._who(state.sites)}
+            )
             save_checkpoint(self.checkpoints, state, arrays, strategy_state(strategy, list(arrays)))
             self.on_event(Event("round-ended", number, text=f"{seconds:.1f} s"))
         return state
 
-    def _meet(self) -> tuple[list[SiteFacts], dict[str, str]]:
-        """Ask every node who it is; a site that cannot take part is left out of the study, with a reason."""
-        content = messages.query_content(self.plan, self.run_id)
-        requests = [Message(content, node, "query") for node in self.grid.get_node_ids()]
-        facts: dict[int, SiteFacts] = {}
-        left_out: dict[str, str] = {}
-        for node, reply in self._exchange(requests).items():
-            try:
-                one = messages.read_facts(_present(reply))
-                if one.name in {f.name for f in facts.values()}:
-                    raise BadReply(f"another node already has the name {one.name}")
-                facts[node] = one
-            except BadReply as reason:
-                left_out[f"node {node}"] = str(reason)
-                self.on_event(Event("left-out", 0, f"node {node}", str(reason)))
-        self.names = {node: f.name for node, f in sorted(facts.items(), key=lambda item: item[1].name)}
-        self.facts = {f.name: f for f in facts.values()}
-        if len(facts) < self.plan.federation.min_sites:
-            reasons = "".join(f"\n  {site}: {reason}" for site, reason in left_out.items())
-            raise StudyError(
-                "too-few-sites",
-                f"{len(facts)} of {len(requests)} sites can take part; "
-                f"the plan asks for {self.plan.federation.min_sites}.{reasons}",
-                "Mend the sites, or lower federation.min_sites.",
-            )
-        return [facts[node] for node in self.names], left_out
+    def _left_out(self, site: str, reason: str) -> None:
+        self.on_event(Event("left-out", 0, site, reason))
+
+    def _who(self, before: list[SiteFacts]) -> dict[str, Any]:
+        """Who takes part, and who cannot; a site that took part before a run was resumed stays on record."""
+        known = {one.name: one for one in before} | self.sites.facts
+        left_out = {name: reason for name, reason in self.sites.left_out.items() if name not in known}
+        return {"sites": [known[name] for name in sorted(known)], "left_out_sites": left_out}
 
     def _strategy(self, state: State | None) -> Strategy:
         """The plan's strategy; where the run is resumed, `state` is what stands."""
         average = make_strategy(self.plan.federation)
         if self.plan.hospital_privacy is None:
             return average
-        here = sorted(self.names.values())
+        names = self.sites.names
+        here = sorted(names.values())
         if state and here != (before := sorted(one.name for one in state.sites)):
             raise StudyError(
                 "sites-changed",
@@ -144,32 +130,45 @@ class Rounds:
                 "Resume with the same sites, or start a new run.",
             )
         ledger, released = self.checkpoints / LEDGER, state.round if state else 0
-        return HospitalNoise(average, self.plan.hospital_privacy, list(self.names), ledger, released)
+        return HospitalNoise(average, self.plan.hospital_privacy, list(names), ledger, released)
 
     @property
     def _needed(self) -> int:
         """Good replies that make a round: where the coordinator adds noise, all, for it is made for their number."""
-        return len(self.names) if self.plan.hospital_privacy else self.plan.federation.min_sites
+        return len(self.sites.names) if self.plan.hospital_privacy else self.plan.federation.min_sites
 
     def _train(
-        self, number: int, arrays: Tensors, record: ArrayRecord, strategy: Strategy
+        self, number: int, arrays: Tensors, strategy: Strategy, before: list[Round]
     ) -> tuple[Tensors, list[SiteRound], int]:
         """One round of training: the new shared tensors, what each site did, and how many attempts it took.
 
-        `record` is `arrays` as Flower carries them.
+        A site whose reply is good is not asked again.
         """
-        good: list[Message] = []
-        sites = [SiteRound(site=name, state="left-out", reason=HAS_LEFT) for name in sorted(self.left)]
-        for attempt in range(1, _ATTEMPTS + 1):
-            if len(set(self.names.values()) - self.left) < self._needed:
+        names = self.sites.names
+        did = {name: SiteRound(site=name, state="left-out", reason=HAS_LEFT) for name in sorted(self.left)}
+        good: dict[int, Message] = {}
+        asked: set[int] = set()
+        for attempt in range(1, (_ATTEMPTS if self.sites.real else _VIRTUAL_ATTEMPTS) + 1):
+            nodes = {node for node, name in names.items() if name not in self.left}
+            if len(nodes) < self._needed:
                 break  # to train in vain would cost the others time, and some of their privacy
-            sites, good = self._attempt(number, arrays, record, strategy)
+            resting = {node: left for node in nodes if (left := rest(before, names[node]))}
+            if attempt > 1 or len(nodes) - len(resting) < self._needed:
+                resting = {}  # it is needed
+            for node, left in resting.items():
+                reason = f"{RESTS} twice or more: {left} more round{'s' * (left > 1)}"
+                did[names[node]] = SiteRound(site=names[node], state="left-out", reason=reason)
+            asked = nodes - resting.keys()
+            if attempt > 1:
+                self.sites.wait_for(asked)
+            self._attempt(number, arrays, strategy, in_order(asked, names), did, good)
             if len(good) >= self._needed:
-                mean, _ = strategy.aggregate_train(number, good)
+                mean, _ = strategy.aggregate_train(number, [good[node] for node in in_order(good, names)])
                 assert mean is not None  # there are good replies
                 # FedAdam's step is a float64 scalar, which numpy 2 lets turn the weights into float64.
-                return {k: mean[k].numpy().astype(np.float32, copy=False) for k in arrays}, sites, attempt
-        reasons = "".join(f"\n  {s.site}: {s.reason}" for s in sites if s.state == "left-out")
+                new = {k: mean[k].numpy().astype(np.float32, copy=False) for k in arrays}
+                return new, [did[name] for name in sorted(did)], attempt
+        reasons = "".join(f"\n  {s.site}: {s.reason}" for _, s in sorted(did.items()) if s.state == "left-out")
         asker = "[hospital_privacy] needs all" if self.plan.hospital_privacy else "the plan asks for"
         raise StudyError(
             "round-failed",
@@ -178,40 +177,47 @@ class Rounds:
         )
 
     def _attempt(
-        self, number: int, arrays: Tensors, record: ArrayRecord, strategy: Strategy
-    ) -> tuple[list[SiteRound], list[Message]]:
-        """Ask all sites once: what each did, and the good replies."""
-        config = messages.request_config(self.plan, self.run_id)
-        size = sum(value.nbytes for value in arrays.values())
-        replies = self._exchange(strategy.configure_train(number, record, config, self.grid))
-        sites, good = [], []
-        for node, name in self.names.items():
-            if name in self.left:
-                sites.append(SiteRound(site=name, state="left-out", reason=HAS_LEFT))
-                continue
+        self,
+        number: int,
+        arrays: Tensors,
+        strategy: Strategy,
+        nodes: list[int],
+        did: dict[str, SiteRound],
+        good: dict[int, Message],
+    ) -> None:
+        """Ask the sites whose reply is not yet good; adds to `did` what each did, and to `good` its reply."""
+        names, config = self.sites.names, messages.request_config(self.plan, self.run_id)
+        view = cast(Grid, _Nodes(nodes))  # Flower would wait for ever for a node that has gone
+        requests = list(strategy.configure_train(number, messages.to_arrays(arrays), config, view))
+        sent = wire.down(arrays, self.plan.federation.wire)
+        size = sum(value.nbytes for value in sent.values())
+        content = requests[0].content
+        content[messages.ARRAYS] = messages.packed(sent)
+        self._answering = set()
+        for node, reply in self._ask("train", number, content, [n for n in nodes if n not in good]).items():
+            name = names[node]
             try:
-                if _code(replies.get(node)) == _SPENT:
+                if _code(reply) == _SPENT:
                     self.left.add(name)
                     raise BadReply(HAS_LEFT)
-                reply = _present(replies.get(node))
-                sites.append(self._read(reply, name, arrays, size))
+                did[name] = self._read(present(reply), name, arrays, size)
             except BadReply as reason:
-                sites.append(SiteRound(site=name, state="left-out", reason=str(reason), bytes_down=size))
+                did[name] = SiteRound(site=name, state="left-out", reason=str(reason), bytes_down=size)
                 self.on_event(Event("left-out", number, name, str(reason)))
                 continue
-            messages.put_in_order(reply, arrays)
-            weight = {messages.WEIGHT: reply.content.metric_records[messages.METRICS][messages.WEIGHT]}
-            reply.content[messages.METRICS] = MetricRecord(weight)  # Flower wants of all sites the same metrics
-            good.append(reply)
-        return sites, good
+            good[node] = present(reply)
+        self._answering |= good.keys()
 
     def _read(self, reply: Message, name: str, arrays: Tensors, size: int) -> SiteRound:
-        """What a site did, of its reply to `arrays`, which have `size` bytes. Raises BadReply."""
+        """What a site did, of its reply to `arrays`, which travelled in `size` bytes; a strategy can take the reply
+        then. Raises BadReply."""
         expected = {name: value.shape for name, value in arrays.items()}
-        did, tensors = messages.read_train_reply(reply, expected, self.facts[name].train, self.plan)
+        did, update = messages.read_train_reply(reply, expected, self.sites.facts[name].train, self.plan)
+        tensors = wire.restored(update, arrays, self.plan.federation.wire)
         norm, most = distance(tensors, arrays), self.plan.federation.max_update_norm
         if most is not None and norm > most:
             raise BadReply(f"its update has an L2 norm of {norm:.4g}, more than federation.max_update_norm = {most:g}")
+        messages.for_strategy(reply, {name: tensors[name] for name in arrays})
         private = self.plan.privacy is not None
         return SiteRound(
             site=name,
@@ -223,21 +229,25 @@ class Rounds:
             parts=did.parts,
             seconds=0.0 if private else did.seconds,
             bytes_down=size,
-            bytes_up=size,
+            bytes_up=sum(value.nbytes for value in update.values()),
             update_norm=norm,
             privacy=did.privacy,
         )
 
-    def _held_out(self, number: int, record: ArrayRecord, strategy: Strategy) -> dict[str, HeldOut]:
-        """The loss of the shared tensors on each site's held-out notes; a site that cannot say is missing."""
-        config = messages.request_config(self.plan, self.run_id)
-        replies = self._exchange(strategy.configure_evaluate(number, record, config, self.grid))
+    def _held_out(self, number: int, arrays: Tensors, nodes: set[int]) -> dict[str, HeldOut]:
+        """The loss of the shared tensors on the held-out notes of some nodes; a site that cannot say is missing."""
+        names, config = self.sites.names, messages.request_config(self.plan, self.run_id)
+        config["server-round"] = number
+        sent = messages.packed(wire.down(arrays, self.plan.federation.wire))
+        content = RecordDict({messages.ARRAYS: sent, messages.CONFIG: config})
+        there = in_order({node for node in nodes if names[node] not in self.left}, names)
         held_out: dict[str, HeldOut] = {}
-        for node, name in self.names.items():
-            if name in self.left or (self.plan.privacy and _code(replies.get(node)) == _WITHHELD):
+        for node, reply in self._ask("evaluate", number, content, there).items():
+            name = names[node]
+            if self.plan.privacy and _code(reply) == _WITHHELD:
                 continue
             try:
-                said = messages.read_evaluate_reply(_present(replies.get(node)), self.plan.objective.kind)
+                said = messages.read_evaluate_reply(present(reply), self.plan.objective.kind)
             except BadReply as reason:
                 self.on_event(Event("left-out", number, name, f"held-out loss: {reason}"))
                 continue
@@ -247,26 +257,39 @@ class Rounds:
             self.on_event(Event("held-out", number, name, f"{said.loss:.3f}"))
         return held_out
 
-    def _exchange(self, requests: Iterable[Message]) -> dict[int, Message | None]:
-        """Send to the sites that take part (to all, before they are known), and map node -> reply, None where late.
+    def _ask(self, kind: str, number: int, content: RecordDict, nodes: list[int]) -> dict[int, Message | None]:
+        """Send one request to some nodes, in their order, and wait as long as is due: node -> reply, None where late
+        or offline."""
+        names, deadline, began = self.sites.names, self._deadlines[kind], time.monotonic()
+        here = self.sites.here()
+        requests = [
+            Message(content, node, kind, ttl=deadline.seconds, group_id=str(number)) for node in nodes if node in here
+        ]
 
-        The sites are asked in order of their names, so that a run does not depend on node numbers.
-        """
-        rank = {node: place for place, node in enumerate(self.names)}
-        gone = {node for node, name in self.names.items() if name in self.left}
-        asked = [m for m in requests if not rank or m.metadata.dst_node_id in rank.keys() - gone]
-        asked.sort(key=lambda m: rank.get(m.metadata.dst_node_id, m.metadata.dst_node_id))
-        found: dict[int, Message | None] = {m.metadata.dst_node_id: None for m in asked}
-        for reply in self.grid.send_and_receive(asked, timeout=self.plan.federation.round_timeout):
-            if reply.metadata.src_node_id in found:
-                found[reply.metadata.src_node_id] = reply
-        return found
+        def answered(node: int, reply: Message) -> None:
+            self._answering.add(node)
+            seconds = time.monotonic() - began
+            if not reply.has_error():
+                deadline.answered(seconds)
+                if kind == "train":
+                    self.on_event(Event("returned", number, names[node], f"{seconds:.1f} s"))
+
+        for request in requests if kind == "train" else ():
+            self.on_event(Event("asked", number, names[request.metadata.dst_node_id]))
+        replies = exchange(self.grid, requests, deadline.seconds, answered)
+        if None in replies.values():
+            deadline.missed()
+        return {node: replies.get(node) for node in nodes}
 
 
-def _present(reply: Message | None) -> Message:
-    if reply is None:
-        raise BadReply("no reply in time")
-    return reply
+class _Nodes:
+    """What Flower's strategies look at of a grid."""
+
+    def __init__(self, nodes: list[int]) -> None:
+        self._nodes = nodes
+
+    def get_node_ids(self) -> list[int]:
+        return self._nodes
 
 
 def _code(reply: Message | None) -> str:

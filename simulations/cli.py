@@ -129,17 +129,17 @@ def study(
     # Imported here, so that --help does not wait for torch.
     from client.site import open_site_file
     from common.plan import load_plan
-    from simulations.display import Log, Page, Silent
+    from server.display import Log, Page, Silent
     from simulations.federation import resume as resume_run
     from simulations.federation import simulate as run_simulation
-    from simulations.run_folder import RunFolder
+    from simulations.run_folder import Simulation
     from simulations.setup import Wish
     from simulations.table.plan import is_table, load_table
     from simulations.table.run import RESULTS_FILE, TABLE_FILE, results, resume_table, run_table
 
     console = Console(stderr=True)
     display = Silent() if quiet or as_json else Page(console) if console.is_terminal else Log(console)
-    run: RunFolder
+    run: Simulation
     table = is_table(plan) if plan else resume is not None and (resume / TABLE_FILE).exists()
     if table and (ctx.info_name == "simulate" or engine is Engine.flower):
         raise InputError(
@@ -185,7 +185,9 @@ def study(
     elif not quiet and table:
         _say_table(results(run), run.path, console)
     elif not quiet:
-        _say(run.summary(), run.path, console)
+        summary = run.summary()
+        assert summary is not None  # it has just been written
+        _say(summary, run.path, console)
 
 
 def _say(summary: Summary, path: Path, console: Console) -> None:

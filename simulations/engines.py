@@ -4,6 +4,7 @@
 `flower`: Flower's own simulation engine (Ray), sites in parallel processes.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -31,13 +33,29 @@ class InProcessGrid(Grid):
         self._contexts = {
             node: Context(0, node, {SITE_FOLDER: str(folder)}, RecordDict(), {}) for node, folder in enumerate(sites, 2)
         }
+        self._waiting: dict[str, Message] = {}
+        self._numbers = itertools.count(1)
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 0, 1, 0  # Message() asks for them
 
     def get_node_ids(self) -> list[int]:
         return list(self._contexts)
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return [self._answer(message) for message in messages]
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=node) for node in self._contexts]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        numbers = []
+        for message in messages:
+            number = str(next(self._numbers))
+            message.metadata.__dict__["_message_id"] = number  # as Flower's grids do
+            self._waiting[number] = message
+            numbers.append(number)
+        return numbers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The answer of one site: so each is shown as it comes."""
+        number = next(number for number in message_ids if number in self._waiting)
+        return [self._answer(self._waiting.pop(number))]
 
     def _answer(self, message: Message) -> Message:
         try:
@@ -55,11 +73,8 @@ class InProcessGrid(Grid):
     def create_message(self, *args: object, **kwargs: object) -> Message:
         raise NotImplementedError("deprecated in Flower: use Message()")
 
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        raise NotImplementedError("use send_and_receive")
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        raise NotImplementedError("use send_and_receive")
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        raise NotImplementedError("use push_messages and pull_messages")
 
 
 def run_inprocess(server_app: ServerApp, client_app: ClientApp, run_folder: Path, sites: list[Path]) -> None:

@@ -3,42 +3,38 @@
 Every stage leaves what it made on disk, so that a run that was killed goes on where it stood.
 """
 
-import platform
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import client.app
 import server.app
+from client.evaluation.scorer import Scorer
 from client.notes.split import seeded_key
 from client.notes.store import NoteStore, prepare
 from client.site import open_site, site_facts
 from client.units import count_units
 from common.encoder import Encoder, load_tokenizer
 from common.errors import InputError, StudyError
-from common.files import explained, new_folder
+from common.files import explained
 from common.messages import Tensors
 from common.plan import StudyPlan
 from common.results import ModelName, SiteFacts, Summary
-from server.app import set_shared_categories
+from common.trainable import plain_tensors
+from server.base import base_tensors, set_shared_categories
 from server.checkpoint import State, load_checkpoint
+from server.display import Display
 from server.report import write_report
-from server.report.model_card import model_card
+from server.results import versions, write_model
+from server.run_folder import REPORT_FILE
 from simulations.baselines import centralised, local_only
-from simulations.display import Display
 from simulations.engines import ENGINES
-from simulations.run_folder import (
-    MODEL_FOLDER,
-    REPORT_FILE,
-    RunFolder,
-    new_run,
-)
-from simulations.scoring import Scorer, scoring_encoder
+from simulations.run_folder import Simulation, new_run
+from simulations.scoring import embedding_map, scoring_encoder
 from simulations.setup import Wish, check_base, set_up, site_log
 
 
-def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
+def simulate(plan: StudyPlan, wish: Wish, display: Display) -> Simulation:
     """Set up a run and carry it to its end. Raises FednotesError."""
     check_base(plan)
     run = new_run(plan, wish.out)
@@ -54,18 +50,19 @@ def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
     return run
 
 
-def resume(path: Path, display: Display) -> RunFolder:
+def resume(path: Path, display: Display) -> Simulation:
     """Carry a run that stopped to its end. Raises FednotesError; a finished run is left as it is."""
-    run = RunFolder(path)
+    run = Simulation(path)
     _ = run.setup  # before the lock: a folder that is no run is not touched
     with run.locked():
-        if not (path / REPORT_FILE).exists() or run.summary().status != "finished":
+        summary = run.summary() if (path / REPORT_FILE).exists() else None
+        if summary is None or summary.status != "finished":
             with site_log(run):
                 _carry_on(run, display)
     return run
 
 
-def _carry_on(run: RunFolder, display: Display) -> None:
+def _carry_on(run: Simulation, display: Display) -> None:
     """All that is still to do: rounds, baselines, scores, model, summary, report."""
     began = time.perf_counter()
     plan, setup, sites = run.plan, run.setup, run.sites
@@ -81,12 +78,12 @@ def _carry_on(run: RunFolder, display: Display) -> None:
         ENGINES[setup.engine](server.app.app, client.app.app, run.path, list(sites.values()))
     except StudyError as error:
         stopped = error
-    kept = load_checkpoint(run.path / server.app.CHECKPOINTS, plan.hash())
+    kept = load_checkpoint(run.checkpoints, plan.hash())
     if kept is None:
         assert stopped is not None  # a run without an error has a checkpoint
         raise stopped
     state, shared, _ = kept
-    tensors = server.app.plain_tensors(plan, shared)
+    tensors = plain_tensors(plan, shared)
     encoder = scoring_encoder(plan)
     scorer = Scorer(plan, opened, notes, encoder, run.path / "scores")
     others: list[ModelName] = []
@@ -97,11 +94,9 @@ def _carry_on(run: RunFolder, display: Display) -> None:
     summary = _summary(run, state, scorer, others, notes, encoder, shared, stopped, time.perf_counter() - began)
     if stopped is None:
         encoder.load(tensors)
-        with new_folder(run.path / MODEL_FOLDER) as scratch:
-            encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
-            (scratch / "README.md").write_text(model_card(summary), encoding="utf-8")
+        write_model(run, encoder, summary)
     method = setup.embedding_map
-    shown = scorer.embedding_map(tensors, method) if method and stopped is None else None
+    shown = embedding_map(scorer, tensors, method) if method and stopped is None else None
     run.write_summary(summary)
     write_report(summary, run.path / REPORT_FILE, shown)
     if stopped is not None:
@@ -109,7 +104,7 @@ def _carry_on(run: RunFolder, display: Display) -> None:
 
 
 def _score(
-    run: RunFolder,
+    run: Simulation,
     scorer: Scorer,
     notes: dict[str, NoteStore],
     took_part: set[str],
@@ -125,8 +120,8 @@ def _score(
     if "centralised" in baselines:
         display.study(plan, ["(all sites)"], "Baseline: all notes in one place")
         together = centralised(run, {name: store for name, store in notes.items() if name in took_part})
-        pooled = server.app.plain_tensors(plan, together)
-    base = server.app.plain_tensors(plan, server.app.base_tensors(plan))
+        pooled = plain_tensors(plan, together)
+    base = plain_tensors(plan, base_tensors(plan))
     for name, store in notes.items():
         display.say(f"Scoring at {name}")
         scorer.score("majority", name, None)
@@ -137,7 +132,7 @@ def _score(
             scorer.score("centralised", name, pooled)
         if "local-only" in baselines and name in took_part:
             display.study(plan, [name], f"Baseline: {name} alone")
-            alone = server.app.plain_tensors(plan, local_only(run, name, store))
+            alone = plain_tensors(plan, local_only(run, name, store))
             display.say(f"Scoring at {name}")
             scorer.score("local-only", name, alone)
     return ["base", *baselines, "tf-idf"]
@@ -149,7 +144,7 @@ def _facts(name: str, notes: NoteStore, plan: StudyPlan) -> SiteFacts:
 
 
 def _summary(
-    run: RunFolder,
+    run: Simulation,
     state: State,
     scorer: Scorer,
     others: list[ModelName],
@@ -160,7 +155,6 @@ def _summary(
     seconds: float,
 ) -> Summary:
     plan, setup = run.plan, run.setup
-    packages = ("fednotes", "flwr", "torch", "transformers", "scikit-learn", "numpy")
     return Summary(
         study=plan.study.name,
         status="stopped" if stopped else "finished",
@@ -174,7 +168,7 @@ def _summary(
         started=setup.started,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=seconds,
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        versions=versions(),
         base=plan.encoder.base,
         parameters=sum(p.numel() for p in encoder.tensors().values()),
         shared_parameters=sum(value.size for value in shared.values()),

@@ -1,7 +1,6 @@
 """How the notes of one source fall to virtual hospitals, and their folders on disk."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +58,6 @@ def _enough(notes: NoteStore, rows: dict[str, np.ndarray], nameless: int) -> Par
             "Give more notes, or fewer sites.",
         )
     return Partition(taking_part, left_out)
-
-
-def slug(name: str) -> str:
-    """A folder name for a site, from any name; the hash keeps two names that look alike apart."""
-    plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
-    return plain if plain and plain == name else f"{plain or 'site'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def write_site(folder: Path, config: SiteConfig, rows: np.ndarray) -> Path:

@@ -17,9 +17,10 @@ from common.encoder import load_encoder, load_tokenizer, sequence_limit
 from common.errors import InputError
 from common.files import explained
 from common.plan import StudyPlan
-from simulations.display import Display
-from simulations.partition import at_random, by_column, slug, write_site
-from simulations.run_folder import PUBLIC_FILE, SITE_LOG, SITES, SYNTHETIC_FILE, Baseline, RunFolder, Setup
+from common.slug import slug
+from server.display import Display
+from simulations.partition import at_random, by_column, write_site
+from simulations.run_folder import PUBLIC_FILE, SITE_LOG, SITES, SYNTHETIC_FILE, Baseline, Setup, Simulation
 from simulations.synthetic_notes import write_jsonl
 from simulations.synthetic_notes.hospitals import NAMES as HOSPITALS
 
@@ -54,7 +55,7 @@ def check_base(plan: StudyPlan) -> None:
         )
 
 
-def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display, private: bool) -> None:
+def set_up(run: Simulation, plan: StudyPlan, wish: Wish, display: Display, private: bool) -> None:
     """Read the notes, share them out to virtual hospitals, and write what the run is to do. Raises FednotesError.
 
     Args:
@@ -99,8 +100,8 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display, privat
             notes=source,
             tasks=list(wish.tasks),
             public=public,
-            # All of it is on one machine anyway.
-            policy=Policy(release_embedding_space=True, release_uncovered=True),
+            # All of it is on one machine anyway, with nobody to approve plans.
+            policy=Policy(require_approval=False, release_embedding_space=True, release_uncovered=True),
         )
         write_site(run.path / folders[name], config, rows)
     setup = Setup(
@@ -117,7 +118,7 @@ def set_up(run: RunFolder, plan: StudyPlan, wish: Wish, display: Display, privat
     run.begin(plan, setup)
 
 
-def _public_text(run: RunFolder, plan: StudyPlan, wish: Wish) -> NotesSource:
+def _public_text(run: Simulation, plan: StudyPlan, wish: Wish) -> NotesSource:
     """What was given, else synthetic notes that no site has."""
     if wish.public is None:
         write_jsonl(run.path / PUBLIC_FILE, seed=plan.study.seed + _OTHER_NOTES, hospitals=DEFAULT_SITES)
@@ -128,7 +129,7 @@ def _public_text(run: RunFolder, plan: StudyPlan, wish: Wish) -> NotesSource:
 
 
 @contextlib.contextmanager
-def site_log(run: RunFolder) -> Iterator[None]:
+def site_log(run: Simulation) -> Iterator[None]:
     """What a site logs, such as the details of a failure, goes to a file: a hospital's log is its own, too."""
     log = logging.getLogger("fednotes.site")
     with explained(run.path):

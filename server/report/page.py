@@ -220,7 +220,7 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
 
 
 def _facts(summary: Summary, moved: int) -> list[tuple[str, str]]:
-    engines = {"inprocess": "in one process", "flower": "Flower"}
+    engines = {"inprocess": "in one process", "flower": "Flower", "servers": "real servers"}
     return [
         ("Objective", words.OBJECTIVES.get(summary.objective, summary.objective)),
         ("Base encoder", summary.base),

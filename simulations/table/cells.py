@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.alone import alone, site_steps
 from client.app import app as client_app
 from client.notes.store import NoteStore
 from client.site import open_site, site_facts
@@ -13,15 +14,16 @@ from common.files import new_folder
 from common.messages import Tensors
 from common.plan import StudyPlan
 from common.results import POOLED
+from common.slug import slug
 from common.table import Consumed, Setting
-from server.app import CHECKPOINTS, plain_tensors
+from common.trainable import plain_tensors
 from server.app import app as server_app
 from server.checkpoint import load_checkpoint
-from simulations.baselines import alone, site_steps
-from simulations.display import Display
+from server.display import Display
+from server.run_folder import CHECKPOINTS
 from simulations.engines import run_inprocess
-from simulations.partition import slug, write_site
-from simulations.run_folder import RunFolder
+from simulations.partition import write_site
+from simulations.run_folder import Simulation
 from simulations.scoring import scoring_encoder
 from simulations.table.plan import ArmSection, TablePlan
 
@@ -55,7 +57,7 @@ class Model:
 
 
 def train_cell(
-    run: RunFolder, table: TablePlan, arm: ArmSection, place: Place, notes: dict[str, NoteStore], display: Display
+    run: Simulation, table: TablePlan, arm: ArmSection, place: Place, notes: dict[str, NoteStore], display: Display
 ) -> Model:
     """Train the models of a cell, or take up what was begun; a site that cannot train alone has none.
 
@@ -88,7 +90,7 @@ def train_cell(
 
 
 def _study(
-    run: RunFolder, place: Place, plan: StudyPlan, owner: str, notes: dict[str, NoteStore], display: Display
+    run: Simulation, place: Place, plan: StudyPlan, owner: str, notes: dict[str, NoteStore], display: Display
 ) -> tuple[Tensors, Consumed]:
     """One federation: of all sites, of one alone, or of all notes in one place, as the setting has it."""
     folder = place.folder / STUDIES / slug(owner)
@@ -104,7 +106,7 @@ def _study(
         write_site(folder / "sites" / slug(name), like.model_copy(update={"name": name}), rows)
         for name, rows in members.items()
     ]
-    RunFolder(folder).begin(plan, run.setup)
+    Simulation(folder).begin(plan, run.setup)
     display.study(plan, list(members), f"{place.arm}, {place.setting}, seed {place.seed}")
     run_inprocess(server_app, client_app, folder, sites)
     kept = load_checkpoint(folder / CHECKPOINTS, plan.hash())

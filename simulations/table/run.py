@@ -18,9 +18,12 @@ from common.files import explained, write_text
 from common.messages import Tensors
 from common.results import POOLED, ModelName
 from common.table import Consumed, Table
+from common.trainable import plain_tensors
+from server.base import base_tensors
+from server.display import Display
 from server.report import write_table_report
-from simulations.display import Display
-from simulations.run_folder import REPORT_FILE, RunFolder, new_run
+from server.run_folder import REPORT_FILE
+from simulations.run_folder import Simulation, new_run
 from simulations.setup import Wish, check_base, set_up, site_log
 from simulations.table.cells import STUDIES, Model, Place, train_cell
 from simulations.table.differences import Row, differences
@@ -31,7 +34,7 @@ TABLE_FILE, RESULTS_FILE = "table.toml", "table.json"
 _UNTRAINED: tuple[ModelName, ...] = ("majority", "tf-idf", "base")
 
 
-def run_table(table: TablePlan, wish: Wish, display: Display) -> RunFolder:
+def run_table(table: TablePlan, wish: Wish, display: Display) -> Simulation:
     """Set up a table and carry it to its end. Raises FednotesError."""
     check_base(table.common)
     run = new_run(table.common, wish.out)
@@ -48,9 +51,9 @@ def run_table(table: TablePlan, wish: Wish, display: Display) -> RunFolder:
     return run
 
 
-def resume_table(path: Path, display: Display) -> RunFolder:
+def resume_table(path: Path, display: Display) -> Simulation:
     """Carry a table that stopped to its end. Raises FednotesError; a finished one is left as it is."""
-    run = RunFolder(path)
+    run = Simulation(path)
     _ = run.setup  # before the lock: a folder that is no run is not touched
     with run.locked():
         before = results(run)
@@ -60,7 +63,7 @@ def resume_table(path: Path, display: Display) -> RunFolder:
     return run
 
 
-def results(run: RunFolder) -> Table | None:
+def results(run: Simulation) -> Table | None:
     """What a table has so far; None before its first cell."""
     try:
         return Table.model_validate_json((run.path / RESULTS_FILE).read_text("utf-8"))
@@ -68,7 +71,7 @@ def results(run: RunFolder) -> Table | None:
         return None
 
 
-def _carry_on(run: RunFolder, table: TablePlan, display: Display) -> None:
+def _carry_on(run: Simulation, table: TablePlan, display: Display) -> None:
     began = time.perf_counter()
     before = results(run)
     seconds = before.seconds if before else 0.0
@@ -102,7 +105,7 @@ def _carry_on(run: RunFolder, table: TablePlan, display: Display) -> None:
             write_table_report(now, run.path / REPORT_FILE)
 
 
-def _places(run: RunFolder, table: TablePlan) -> list[tuple[Place, ModelName]]:
+def _places(run: Simulation, table: TablePlan) -> list[tuple[Place, ModelName]]:
     """Every cell in the order in which it is made: an arm's start before the arm, training alone before federation."""
     places: list[tuple[Place, ModelName]] = [
         (Place(run.path, name, "as it is", table.common.study.seed), name) for name in _UNTRAINED
@@ -114,7 +117,7 @@ def _places(run: RunFolder, table: TablePlan) -> list[tuple[Place, ModelName]]:
 
 
 def _model(
-    run: RunFolder, table: TablePlan, place: Place, name: ModelName, notes: dict[str, NoteStore], display: Display
+    run: Simulation, table: TablePlan, place: Place, name: ModelName, notes: dict[str, NoteStore], display: Display
 ) -> Model | None:
     if name in ("majority", "tf-idf"):
         return None
@@ -125,7 +128,7 @@ def _model(
 
 
 def _base(table: TablePlan) -> Tensors:
-    return server.app.plain_tensors(table.common, server.app.base_tensors(table.common))
+    return plain_tensors(table.common, base_tensors(table.common))
 
 
 def _progress(places: list[tuple[Place, ModelName]], done: dict[Row, dict[int, Scored]]) -> dict[Row, tuple[int, int]]:
@@ -137,7 +140,7 @@ def _progress(places: list[tuple[Place, ModelName]], done: dict[Row, dict[int, S
 
 
 def _table(
-    run: RunFolder,
+    run: Simulation,
     table: TablePlan,
     scorer: TableScorer,
     notes: dict[str, NoteStore],

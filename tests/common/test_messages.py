@@ -31,7 +31,11 @@ MakeMessage = Callable[..., Message]
 
 
 def arrays(**changed: np.ndarray) -> ArrayRecord:
-    return ArrayRecord({name: Array(value) for name, value in (TENSORS | changed).items()})
+    return messages.packed(TENSORS | changed)
+
+
+def arrays_of(type: type) -> ArrayRecord:
+    return messages.packed({name: value.astype(type) for name, value in TENSORS.items()})
 
 
 @pytest.fixture
@@ -72,31 +76,66 @@ def evaluated(**changed: Any) -> RecordDict:
     return RecordDict({"metrics": MetricRecord(EVALUATED | changed), "details": DETAILS})
 
 
-def test_arrays_survive() -> None:
-    back = messages.from_arrays(messages.to_arrays(TENSORS))
-    assert list(back) == list(TENSORS)
-    for name, value in TENSORS.items():
-        assert back[name].dtype == np.float32 and np.array_equal(back[name], value)
-    turned = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    assert np.array_equal(messages.from_arrays(messages.to_arrays({"x": turned}))["x"], turned)
+TURNED = {
+    "x": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    "n": np.array(1.5, np.float32),
+    "y": np.ones((0, 3), "f4"),
+}
 
 
-def test_a_number_keeps_its_shape() -> None:
-    assert messages.from_arrays(messages.to_arrays({"x": np.array(1.5, np.float32)}))["x"].shape == ()
+@pytest.mark.parametrize("type", [np.float32, np.float16])
+@pytest.mark.parametrize("tensors", [TENSORS, TURNED])
+def test_tensors_survive(tensors: messages.Tensors, type: type) -> None:
+    tensors = {name: value.astype(type) for name, value in tensors.items()}
+    for back in (messages.unpacked(messages.packed(tensors)), messages.from_arrays(messages.to_arrays(tensors))):
+        assert list(back) == list(tensors)
+        for name, value in tensors.items():
+            assert back[name].dtype == type and back[name].shape == value.shape and np.array_equal(back[name], value)
 
 
-def test_arrays_are_copies() -> None:
+def test_what_is_packed_is_a_copy() -> None:
     value = np.ones(3, np.float32)
-    record = messages.to_arrays({"x": value})
+    records = [messages.to_arrays({"x": value}), messages.packed({"x": value})]
     value += 1
-    assert (record["x"].numpy() == 1).all()
+    assert all((array.numpy() == 1).all() for record in records for array in record.values())
+
+
+FLAT = np.zeros(6, np.float32)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"[]": FLAT},
+        {SECRET: FLAT},
+        {"null": FLAT},
+        {"7": FLAT},
+        {"[7]": FLAT},
+        {'[["a", 6]]': FLAT},
+        {'[["a", [7]]]': FLAT},
+        {'[["a", [5]]]': FLAT},
+        {'[["a", [-1, -6]]]': FLAT},
+        {'[["a", [-6]], ["b", [12]]]': FLAT},
+        {'[["a", [3]], ["a", [3]]]': FLAT},
+        {'[["a", ["x"]]]': FLAT},
+        {'[["a", [2, 3]]]': FLAT.reshape(2, 3)},
+        {'[["a", [3]]]': FLAT[:3], '[["b", [3]]]': FLAT[:3]},
+        {"[" * 100_000: FLAT},
+        {'[["a", [99999999999999999999, 99999999999999999999]]]': FLAT},
+    ],
+    ids=range(17),
+)
+def test_a_layout_that_does_not_fit_is_refused(record: dict[str, np.ndarray], train_reason: Callable[..., str]) -> None:
+    arrays = ArrayRecord({key: Array(value) for key, value in record.items()})
+    assert train_reason(trained(arrays)) == "its tensors cannot be read"
 
 
 def test_a_request_survives(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
     plan = make_plan()
     config = messages.request_config(plan, RUN)
     config["server-round"] = 4
-    content = RecordDict({"arrays": messages.to_arrays(TENSORS), "config": config})
+    content = RecordDict({"arrays": messages.packed(TENSORS), "config": config})
     request = messages.read_request(make_message(content))
     assert (request.plan, request.run, request.round, request.proximal_mu) == (plan, RUN, 4, 0.0)
     assert request.plan.hash() == plan.hash() and all(np.array_equal(request.arrays[n], TENSORS[n]) for n in TENSORS)
@@ -256,10 +295,11 @@ def test_an_error_is_a_reason(make_message: MakeMessage, plan_of: Callable[..., 
             "wrong keys: 1",
         ),
         (
-            trained(ArrayRecord({"a": Array(TENSORS["a"])})),
+            trained(messages.packed({"a": TENSORS["a"]})),
             "wrong keys: 2",
         ),
-        (trained(ArrayRecord()), "wrong keys: 3"),
+        (trained(ArrayRecord()), "its tensors cannot be read"),
+        (trained(messages.to_arrays(TENSORS)), "its tensors cannot be read"),
         (
             trained(arrays(b=TENSORS["b"].T)),
             "wrong shape: tensor b has (3, 2)",
@@ -269,16 +309,16 @@ def test_an_error_is_a_reason(make_message: MakeMessage, plan_of: Callable[..., 
             "wrong shape: tensor a has ()",
         ),
         (
-            trained(arrays(a=np.float64([1.5]))),
-            "wrong type: tensor a is float64",
+            trained(arrays_of(np.float64)),
+            "wrong type: tensor b is float64",
         ),
         (
-            trained(arrays(a=np.float16([1.5]))),
-            "wrong type: tensor a is float16",
+            trained(arrays_of(np.float16)),
+            "wrong type: tensor b is float16",
         ),
         (
-            trained(arrays(a=np.int32([1]))),
-            "wrong type: tensor a is int32",
+            trained(arrays_of(np.int32)),
+            "wrong type: tensor b is int32",
         ),
         (
             trained(arrays(a=np.float32([np.nan]))),
@@ -310,10 +350,8 @@ def test_a_train_reply_that_a_round_cannot_use_is_refused(
 
 
 def test_an_array_that_cannot_be_read_is_refused(train_reason: Callable[..., str]) -> None:
-    record = arrays()
-    record["a"] = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=SECRET.encode())
-    reason = train_reason(trained(record))
-    assert reason == "tensor a cannot be read"
+    broken = Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=SECRET.encode())
+    assert train_reason(trained(ArrayRecord(dict.fromkeys(arrays(), broken)))) == "its tensors cannot be read"
 
 
 def test_a_pickled_array_is_never_run(train_reason: Callable[..., str], tmp_path: Any) -> None:
@@ -326,9 +364,8 @@ def test_a_pickled_array_is_never_run(train_reason: Callable[..., str], tmp_path
 
     stream = io.BytesIO()
     np.save(stream, np.array([Bomb()], dtype=object), allow_pickle=True)
-    record = arrays()
-    record["a"] = Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=stream.getvalue())
-    assert train_reason(trained(record)) == "tensor a cannot be read"
+    bomb = Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=stream.getvalue())
+    assert train_reason(trained(ArrayRecord(dict.fromkeys(arrays(), bomb)))) == "its tensors cannot be read"
     assert not (tmp_path / "went-off").exists()
 
 

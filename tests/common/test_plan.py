@@ -215,17 +215,12 @@ def test_a_mistake_is_named_by_its_path(text: str, told: str) -> None:
     assert f"  {told}" in refusal(text)
 
 
-@pytest.mark.parametrize(
-    ("section", "settings", "value"),
-    [
-        ("federation", {"wire": "float16"}, "float16"),
-        ("federation", {"wire": "delta"}, "delta"),
-        ("federation", {"wire": "delta-float16"}, "delta-float16"),
-    ],
-)
-def test_what_is_not_built_yet_is_refused_in_words(section: str, settings: dict[str, Any], value: str) -> None:
-    message = refusal(with_(section, **settings))
-    assert f"{value} is not built yet; " in message and message.startswith("1 thing is wrong")
+def test_bfloat16_is_no_wire_format() -> None:
+    assert 'federation.wire = "bfloat16": ' in refusal(with_("federation", wire="bfloat16"))
+
+
+def test_a_site_is_named_once() -> None:
+    assert "a site stands there twice" in refusal(with_("federation", sites=["north", "north"]))
 
 
 def test_adapters_are_shared_by_training_them() -> None:

@@ -73,7 +73,7 @@ def one_round(make_message: Callable[..., Message]) -> Callable[..., Tensors | N
         asked = ask(strategy, start, number)
         assert [message.metadata.dst_node_id for message in asked] == list(range(2, 2 + strategy.num_sampled_clients))
         replies = [
-            messages.train_reply(TrainReply(n, 1, 1, 1.0, 1.0), tensors, make_message())
+            messages.for_strategy(messages.train_reply(TrainReply(n, 1, 1, 1.0, 1.0), tensors, make_message()), tensors)
             for tensors, n in zip(updates, list(notes) or [1] * len(updates), strict=True)
         ]
         mean, _ = strategy.aggregate_train(number, replies)
@@ -204,7 +204,8 @@ def test_without_all_hospitals_online_nothing_can_be_released(
 ) -> None:
     strategy = make_noise(3, 1.0, 1.0)
     assert len(ask(strategy, START, 1, nodes=2)) == 2
-    replies = [messages.train_reply(TrainReply(1, 1, 1, 1.0, 1.0), START, make_message()) for _ in range(3)]
+    said = TrainReply(1, 1, 1, 1.0, 1.0)
+    replies = [messages.for_strategy(messages.train_reply(said, START, make_message()), START) for _ in range(3)]
     with pytest.raises(ValueError, match="no pending privacy event"):
         strategy.aggregate_train(1, replies)
     assert strategy.epsilon == 0
@@ -299,14 +300,14 @@ def test_what_was_released_and_then_lost_is_spent(make_study: MakeStudy) -> None
     study.answers["millbrook", "evaluate", 2] = killed
     with pytest.raises(KeyboardInterrupt):
         study.run()
-    seen = messages.from_arrays(study.sent[-1].content.array_records["arrays"])
+    seen = messages.unpacked(study.sent[-1].content.array_records["arrays"])
     assert study.kept[0].round == 1
     study.answers.clear()
     with pytest.raises(StudyError, match="Round 4 would exceed"):
         study.run()
     assert epsilons(study)[1:] == expected(1, 3, 4)
     again = next(m for m in study.sent if m.metadata.message_type == "train" and number_of(m) == 3)
-    assert distance(messages.from_arrays(again.content.array_records["arrays"]), seen) > 0, "the same noise, twice"
+    assert distance(messages.unpacked(again.content.array_records["arrays"]), seen) > 0, "the same noise, twice"
 
 
 def number_of(message: Message) -> int:

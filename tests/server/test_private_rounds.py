@@ -212,13 +212,14 @@ def test_a_site_that_left_is_not_asked_after_a_restart(make_study: MakeStudy, le
 
 
 def test_a_site_that_fails_otherwise_is_asked_again(make_study: MakeStudy) -> None:
-    study = make_study(federation={"rounds": 3})
+    study = make_study(federation={"rounds": 4})
     study.answers["millbrook", "train", 1] = refuse("ledger-locked")
     study.answers["millbrook", "train", 2] = lambda message: Message(Error(7, "budget-spent"), reply_to=message)
     state = study.run()
     assert [one.sites[1].reason for one in state.rounds[1:]] == [
         "the site reports ledger-locked",
         "it failed (Flower error 7)",
+        "it rests after failing twice or more: 1 more round",
         "",
     ]
 
@@ -256,8 +257,8 @@ def test_the_last_site_leaves(make_study: MakeStudy) -> None:
     assert all(f"\n  {name}: {HAS_LEFT}" in caught.value.message for name in NAMES) and study.kept[0].round == 1
 
 
-def test_a_second_attempt_takes_what_was_sent_before_once_more(make_study: MakeStudy) -> None:
-    """One site leaves and another fails: the third is asked again, resends, and counts once."""
+def test_a_second_attempt_asks_only_for_what_is_missing(make_study: MakeStudy) -> None:
+    """One site leaves and another fails: the third is not asked again, and counts once."""
     study = make_study(federation={"rounds": 1, "min_sites": 2})
     study.answers["eastholme", "train", 1] = refuse("budget-spent")
     honest = study.reply("northgate", 1)
@@ -268,6 +269,6 @@ def test_a_second_attempt_takes_what_was_sent_before_once_more(make_study: MakeS
 
     study.answers["northgate", "train", 1] = once
     state = study.run()
-    assert study.trained(1) == [*NAMES, "millbrook", "northgate"] and state.rounds[1].attempts == 2
+    assert study.trained(1) == [*NAMES, "northgate"] and state.rounds[1].attempts == 2
     assert [s.reason for s in state.rounds[1].sites] == [HAS_LEFT, "", ""]
     assert study.kept[1]["bias"] == pytest.approx([1 + 4.0, -1])

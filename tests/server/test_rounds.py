@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 
 import client.app
 from client.app import SITE_FOLDER
@@ -18,7 +18,7 @@ from common.errors import StudyError
 from common.messages import SITE_ERROR, Tensors
 from common.plan import StudyPlan
 from common.plan_sections import STRATEGY_SETTINGS
-from server.app import base_tensors
+from server.base import base_tensors
 from server.checkpoint import State, load_checkpoint
 from server.rounds import Event, Rounds
 from simulations.engines import InProcessGrid
@@ -57,7 +57,7 @@ class Study:
             if key in self.faults:
                 return self.faults[key](reply, message)
         if kind == "train" and not reply.has_error():
-            self.replies[name, number] = messages.from_arrays(reply.content.array_records["arrays"])
+            self.replies[name, number] = messages.unpacked(reply.content.array_records["arrays"])
         return reply
 
     def rounds(self) -> Rounds:
@@ -125,9 +125,9 @@ def wordy_error(reply: Message, message: Message) -> Message:
 
 
 def _change(reply: Message, change: Callable[[np.ndarray], np.ndarray]) -> Message:
-    record = reply.content.array_records["arrays"]
-    name = list(record)[3]
-    record[name] = Array(change(record[name].numpy().copy()))
+    tensors = messages.unpacked(reply.content.array_records["arrays"])
+    name = list(tensors)[3]
+    reply.content["arrays"] = messages.packed(tensors | {name: change(tensors[name].copy())})
     return reply
 
 
@@ -148,7 +148,8 @@ def wrong_type(reply: Message, message: Message) -> Message:
 
 
 def wrong_keys(reply: Message, message: Message) -> Message:
-    reply.content.array_records["arrays"]["more"] = Array(np.zeros(1, np.float32))
+    tensors = messages.unpacked(reply.content.array_records["arrays"])
+    reply.content["arrays"] = messages.packed(tensors | {"more": np.zeros(1, np.float32)})
     return reply
 
 
@@ -173,8 +174,8 @@ def empty(reply: Message, message: Message) -> Message:
 def turned(reply: Message, message: Message) -> Message:
     """An honest reply whose tensors stand in another order."""
     content = reply.content
-    tensors = messages.from_arrays(content.array_records["arrays"])
-    back = messages.to_arrays(dict(reversed(tensors.items())))
+    tensors = messages.unpacked(content.array_records["arrays"])
+    back = messages.packed(dict(reversed(tensors.items())))
     return Message(RecordDict({**content, "arrays": back}), reply_to=message)
 
 
@@ -274,7 +275,7 @@ def test_a_site_with_a_fault_is_left_out_and_the_others_go_on(
         for m in alone.sent
         if m.metadata.message_type == "train" and m.content.config_records["config"]["server-round"] == 2
     ]
-    assert equal(*(messages.from_arrays(ms[0].content.array_records["arrays"]) for ms in (sent, expected)))
+    assert equal(*(messages.unpacked(ms[0].content.array_records["arrays"]) for ms in (sent, expected)))
 
 
 def test_words_of_a_site_are_not_written(make_study: Callable[..., Study]) -> None:
@@ -286,14 +287,18 @@ def test_words_of_a_site_are_not_written(make_study: Callable[..., Study]) -> No
 class Late(InProcessGrid):
     """The answer of one node does not come in time."""
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        assert timeout == 5.0
-        replies = super().send_and_receive(messages, timeout=timeout)
-        return [r for r in replies if r.metadata.message_type == "query" or r.metadata.src_node_id != 2]
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        waiting = [number for number in message_ids if number in self._waiting]
+        ready = [number for number in waiting if not self._slow(self._waiting[number])]
+        return super().pull_messages(ready) if ready else []
+
+    def _slow(self, message: Message) -> bool:
+        assert message.metadata.ttl == 2.0  # nobody at the site works on for an answer that nobody waits for
+        return message.metadata.message_type != "query" and message.metadata.dst_node_id == 2
 
 
 def test_a_late_site_is_left_out(make_study: Callable[..., Study]) -> None:
-    study = make_study(federation={"rounds": 1, "round_timeout": 5.0})
+    study = make_study(federation={"rounds": 1, "round_timeout": 2.0})
     study.grid_type = Late
     state = study.run()
     out = {s.site: s.reason for s in state.rounds[1].sites if s.state == "left-out"}
@@ -303,8 +308,8 @@ def test_a_late_site_is_left_out(make_study: Callable[..., Study]) -> None:
 class Strange(InProcessGrid):
     """A node that was never asked answers too, and one answers twice."""
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        replies = super().send_and_receive(messages, timeout=timeout)
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = super().pull_messages(message_ids)
         stray = Message(Error(7, SECRET), reply_to=Message(RecordDict(), 99, "train"))
         return [stray, *replies, replies[0]]
 
@@ -339,7 +344,8 @@ def test_a_round_without_enough_sites_is_asked_twice_and_then_stops(make_study: 
     assert "Round 2 had 2 good replies" in caught.value.message and "asks for 3" in caught.value.message
     assert "\n  millbrook: not finite: tensor " in caught.value.message
     assert "northgate" not in caught.value.message
-    assert all(study.asked.count((name, "train", 2)) == 2 for name in NAMES)
+    # What was good is not asked for again.
+    assert [study.asked.count((name, "train", 2)) for name in NAMES] == [1, 2, 1]
     assert study.kept[0].round == 1 and [r.number for r in study.kept[0].rounds] == [0, 1]
     # Mended and resumed, it is the study that never failed.
     study.faults.clear()
@@ -488,3 +494,44 @@ def test_fedprox_tells_its_sites(make_study: Callable[..., Study]) -> None:
     study.run()
     sent = [messages.read_request(m).proximal_mu for m in study.sent if m.metadata.message_type == "train"]
     assert sent == [0.25] * 3
+
+
+@pytest.mark.parametrize("wire", ["float16", "delta-float16"])
+def test_half_the_bytes(make_study: Callable[..., Study], wire: str) -> None:
+    study, plain = make_study("a", federation={"wire": wire}), make_study("b")
+    state = study.run()
+    plain.run()
+    size = sum(value.nbytes for value in plain.weights.values())
+    for one in (s for r in state.rounds[1:] for s in r.sites):
+        assert one.bytes_up == size // 2 and one.bytes_down == (size // 2 if wire == "float16" else size)
+    start = base_tensors(study.plan)
+    moved = np.sqrt(sum(np.square(plain.weights[k] - start[k]).sum() for k in start))
+    apart = np.sqrt(sum(np.square(plain.weights[k] - study.weights[k]).sum() for k in start))
+    assert 0 < apart < 0.05 * moved and all(v.dtype == np.float32 for v in study.weights.values())
+
+
+def test_weights_that_are_said_to_be_half_and_are_not(make_study: Callable[..., Study]) -> None:
+    study = make_study(
+        federation={"wire": "float16", "rounds": 1}, faults={("millbrook", "train", 1, None): wrong_type}
+    )
+    out = study.run().rounds[1].sites[1]
+    assert out.reason.startswith("wrong type: tensor ") and out.reason.endswith("is float64, not float16")
+
+
+def test_a_site_that_never_answers_is_left_alone_more_and_more(make_study: Callable[..., Study]) -> None:
+    study = make_study(federation={"rounds": 7}, faults={("millbrook", "train", None, None): own_error})
+    state = study.run()
+    asked = [number for name, kind, number in study.asked if (name, kind) == ("millbrook", "train")]
+    assert asked == [1, 2, 4, 7]
+    assert [s.reason for r in state.rounds[5:7] for s in r.sites if s.site == "millbrook"] == [
+        "it rests after failing twice or more: 2 more rounds",
+        "it rests after failing twice or more: 1 more round",
+    ]
+
+
+def test_a_site_that_rests_is_asked_where_the_others_are_too_few(make_study: Callable[..., Study]) -> None:
+    faults = {("millbrook", "train", n, None): own_error for n in (1, 2)}
+    faults |= {("northgate", "train", 3, None): own_error}
+    study = make_study(federation={"rounds": 3, "min_sites": 2}, faults=faults)
+    last = study.run().rounds[3]
+    assert [s.state for s in last.sites] == ["returned", "returned", "left-out"] and last.attempts == 2

@@ -34,7 +34,10 @@ START = drawn(0)
 
 @pytest.fixture
 def reply(make_message: Callable[..., Message]) -> Reply:
-    return lambda tensors, notes: messages.train_reply(TrainReply(notes, 1, 1, 1.0, 1.0), tensors, make_message())
+    said = lambda notes: TrainReply(notes, 1, 1, 1.0, 1.0)
+    return lambda tensors, notes: messages.for_strategy(
+        messages.train_reply(said(notes), tensors, make_message()), tensors
+    )
 
 
 @pytest.fixture

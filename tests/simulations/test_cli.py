@@ -15,9 +15,9 @@ from client.notes.source import Columns, NotesSource
 from common.plan import StudyPlan
 from common.results import NO_DP, ModelName, PrivacySpent, Round, SiteRound, Summary
 from fednotes import app
+from server.display import Display
 from simulations.cli import _say
-from simulations.display import Display
-from simulations.run_folder import RunFolder
+from simulations.run_folder import Simulation
 from simulations.setup import Wish
 from simulations.synthetic_notes import write_jsonl
 from simulations.table.plan import is_table
@@ -99,9 +99,9 @@ def test_public_text_is_read_like_the_notes(
 ) -> None:
     asked: list[Wish] = []
 
-    def simulate(plan: StudyPlan, wish: Wish, display: Display) -> RunFolder:
+    def simulate(plan: StudyPlan, wish: Wish, display: Display) -> Simulation:
         asked.append(wish)
-        return RunFolder(tmp_path)
+        return Simulation(tmp_path)
 
     monkeypatch.setattr("simulations.federation.simulate", simulate)
     flags = ["--notes", "a.csv", "--text-column", "body", "--patient-column", "who", "--quiet"]

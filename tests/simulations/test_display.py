@@ -11,8 +11,8 @@ from rich.console import Console
 
 from common.plan import StudyPlan
 from common.results import NO_DP
+from server.display import Log, Page
 from server.rounds import Event
-from simulations.display import Log, Page
 
 
 def page_text(page: Page) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from client.app import app as client_app
 from common.plan import StudyPlan, plan_to_toml
-from server.app import CHECKPOINTS, PLAN_FILE
 from server.app import app as server_app
 from server.checkpoint import State, load_checkpoint
+from server.run_folder import CHECKPOINTS, PLAN_FILE
 from simulations.engines import run_flower, run_inprocess
 
 Run = Callable[..., tuple[State, dict[str, np.ndarray]]]

@@ -18,11 +18,11 @@ from common import messages
 from common.encoder import load_encoder
 from common.messages import PARTS, Tensors
 from common.plan import StudyPlan, plan_to_toml
-from server.app import CHECKPOINTS, PLAN_FILE
 from server.app import app as server_app
 from server.checkpoint import State, load_checkpoint
+from server.display import Silent
+from server.run_folder import CHECKPOINTS, PLAN_FILE
 from simulations.baselines import alone
-from simulations.display import Silent
 from simulations.engines import run_inprocess
 from simulations.federation import simulate
 from simulations.setup import Wish
@@ -60,8 +60,8 @@ class Federation:
         if (name, kind, number) == self.kill:
             raise KeyboardInterrupt  # passes the grid, as a signal would
         if kind == "train":
-            self.sent[name, number] = messages.from_arrays(message.content.array_records["arrays"])
-            self.updates[name, number] = messages.from_arrays(reply.content.array_records["arrays"])
+            self.sent[name, number] = messages.unpacked(message.content.array_records["arrays"])
+            self.updates[name, number] = messages.unpacked(reply.content.array_records["arrays"])
         return reply
 
     def run(self) -> State:

@@ -5,7 +5,8 @@ import pytest
 
 from client.notes.store import NoteStore
 from common.errors import InputError
-from simulations.partition import at_random, by_column, slug
+from common.slug import slug
+from simulations.partition import at_random, by_column
 
 
 def test_by_column_every_note_falls_to_its_hospital(notes: NoteStore) -> None:

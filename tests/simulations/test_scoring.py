@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from client.evaluation.scorer import Scorer
 from client.notes.source import NotesSource
 from client.notes.store import NoteStore
 from client.site import open_site
 from common.encoder import Encoder, load_encoder, tensors_digest
 from common.plan import StudyPlan
-from simulations.scoring import Scorer
 from tests.simulations.conftest import Fednotes
 
 KIND = {"name": "kind", "label": "category", "metric": "accuracy"}

@@ -1,0 +1,83 @@
+"""One run, one folder: what every run leaves in it, on one machine or over real servers, and who may write there."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from common.errors import InputError
+from common.files import explained, write_text
+from common.plan import StudyPlan, load_plan
+from common.results import Summary
+
+PLAN_FILE, CHECKPOINTS = "plan.toml", "checkpoints"
+SUMMARY_FILE, REPORT_FILE, MODEL_FOLDER = "summary.json", "report.html", "model"
+_LOCK = ".lock"
+
+
+class RunFolder:
+    """The folder of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def plan(self) -> StudyPlan:
+        return load_plan(self.path / PLAN_FILE)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def summary(self) -> Summary | None:
+        """The results; None before there are any."""
+        try:
+            return Summary.model_validate_json((self.path / SUMMARY_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write_summary(self, summary: Summary) -> None:
+        write_text(self.path / SUMMARY_FILE, json.dumps(summary.model_dump(mode="json"), indent=2, ensure_ascii=False))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process. Raises InputError where another holds it; a killed holder holds nothing."""
+        with explained(self.path):
+            file = (self.path / _LOCK).open("a")
+        with file:
+            if not _take(file.fileno()):
+                raise InputError("run-busy", f"Another process works on {self.path}.", "Wait for it, or stop it first.")
+            yield
+
+    def busy(self) -> bool:
+        """Whether a process holds the run."""
+        with contextlib.suppress(FileNotFoundError), (self.path / _LOCK).open("a") as file:
+            return not _take(file.fileno())
+        return False
+
+
+def new_folder_of_run(study: str, out: Path | None, allowed: frozenset[str] = frozenset({_LOCK})) -> Path:
+    """Make the folder of a run: `out`, or `runs/<study>-<time>`. Raises InputError where `out` holds more than what a
+    set-up that was killed left behind (`allowed`): that is no run yet, and may be begun again."""
+    path = out or Path("runs") / f"{study}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    with explained(path):
+        if path.exists() and (not path.is_dir() or {file.name for file in path.iterdir()} - allowed):
+            raise InputError("out-exists", f"{path} exists and is not empty.", "Choose another folder, or --resume it.")
+        path.mkdir(parents=True, exist_ok=True)
+        (path / _LOCK).touch()  # an unwritable folder is found now, not after the notes were read
+    return path
+
+
+def no_run(path: Path) -> NoReturn:
+    raise InputError("no-run", f"{path} is not the folder of a run.", "Give a folder that holds plan.toml.")
+
+
+def _take(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
