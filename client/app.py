@@ -16,17 +16,20 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client.admission import admitted
+from client.approval import approved
 from client.device import pick_device, release_memory
 from client.evaluation.round_space import round_space
-from client.heads import load_heads, save_heads
+from client.heads import HEADS, load_heads, save_heads
 from client.leaving import plain_receipt, train_receipt
 from client.notes.store import NoteStore
 from client.objectives import Objective, make_objective
-from client.objectives.declutr_public import no_public_text
 from client.objectives.usage import round_steps
-from client.private_round import Terms, check_policy, private_round
+from client.policy import check_policy
+from client.private_round import Terms, private_round
 from client.receipt import write_receipt
-from client.site import Site, open_site, private_facts, site_facts
+from client.received import keep_received
+from client.site import Site, SiteConfig, open_site
 from client.training import check_finite, held_out_loss, held_out_rows, site_key, train, usable
 from client.units import count_units
 from common import messages
@@ -35,6 +38,7 @@ from common.errors import FednotesError
 from common.plan import StudyPlan
 from common.plan_sections import Trainable
 from common.trainable import train_only
+from common.wire import up
 
 log = logging.getLogger("fednotes.site")
 app = ClientApp()
@@ -51,6 +55,7 @@ class Worker:
 
     def __init__(self, base: str, seed: int, trainable: Trainable, lora_rank: int) -> None:
         self.encoder: Encoder = load_encoder(base, seed)
+        self.base_digest = self.encoder.body_digest()
         train_only(self.encoder, trainable, lora_rank, seed)
         # A fresh head is the same at every site, for it is drawn from the study's seed: this is where sites start.
         self.initial = {name: p.detach().clone() for name, p in self.encoder.tensors().items()}
@@ -76,13 +81,20 @@ def _worker(base: str, seed: int, trainable: Trainable, lora_rank: int) -> Worke
 
 
 @functools.lru_cache(maxsize=256)
-def _opened(folder: Path, base: str) -> tuple[Site, NoteStore]:
-    site = open_site(folder)
-    return site, site.notes(load_tokenizer(base))
+def _notes(folder: Path, config: str, base: str) -> NoteStore:
+    return Site(SiteConfig.model_validate_json(config), folder).notes(load_tokenizer(base))
 
 
-def _site(context: Context, plan: StudyPlan) -> tuple[Site, NoteStore]:
-    return _opened(Path(str(context.node_config[SITE_FOLDER])), plan.encoder.base)
+def _opened(context: Context, plan: StudyPlan) -> tuple[Site, NoteStore]:
+    """The site and its notes: the only way to them from a message.
+
+    `site.toml` is read at every message, so that a policy that was tightened holds for the next. Nothing of the notes
+    is opened for a plan that the policy or nobody's approval lets in.
+    """
+    site = open_site(Path(str(context.node_config[SITE_FOLDER])))
+    check_policy(site, plan, None)
+    approved(site, plan)
+    return site, _notes(site.folder, site.config.model_dump_json(exclude={"policy"}), plan.encoder.base)
 
 
 def _guarded(handler: Callable[[Message, Context], Message]) -> Callable[[Message, Context], Message]:
@@ -110,23 +122,9 @@ def _guarded(handler: Callable[[Message, Context], Message]) -> Callable[[Messag
 def describe(message: Message, context: Context) -> Message:
     """Who this site is and what it brings. Raises, as a code, "too-few-notes" below the site's own floor."""
     plan = messages.read_plan(message)
-    site, notes = _site(context, plan)
-    facts = site_facts(site.name, notes, plan)
-    if (notes_used := facts.whole + facts.shortened) < site.config.min_notes:
-        raise FednotesError(
-            "too-few-notes",
-            f"{site.name} has {notes_used} training notes that the objective can use; {facts.too_short} are too short.",
-            "Add notes, lower min_notes, or lower objective.min_span.",
-        )
-    # What else it needs is missing now, not in round 1.
-    objective = make_objective(plan, load_tokenizer(plan.encoder.base), notes)
-    terms = None
-    if privacy := plan.privacy:
-        terms = Terms.of(plan, privacy, count_units(notes, privacy.unit))
-        if objective.needs_public_text and site.config.public is None:
-            raise no_public_text()
-        facts = private_facts(facts, terms.units, site.config.policy)
-    check_policy(site, plan, terms)
+    site, notes = _opened(context, plan)
+    facts, _ = admitted(site, notes, plan)
+    messages.check_base(message, worker(plan).base_digest)
     said = facts.model_dump(exclude={"name"}, exclude_none=True)
     write_receipt(site.folder, plain_receipt("describe", plan, messages.read_run(message), 0, said))
     return messages.facts_reply(facts, message)
@@ -139,8 +137,8 @@ def train_round(message: Message, context: Context) -> Message:
     started = time.perf_counter()
     request = messages.read_request(message)
     plan = request.plan
-    site, notes = _site(context, plan)
-    heads = site.folder / "heads"
+    site, notes = _opened(context, plan)
+    heads = site.folder / HEADS
     work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
     work.load(request, objective, heads)
@@ -151,7 +149,6 @@ def train_round(message: Message, context: Context) -> Message:
         done = private_round(site, notes, request, work.encoder, objective, save, report)
         reply, update = done.reply, done.update
     else:
-        check_policy(site, plan, None)
         steps = round_steps(plan, notes.lengths[notes.split_indices("train")])
         trained = train(
             work.encoder,
@@ -167,8 +164,8 @@ def train_round(message: Message, context: Context) -> Message:
         )
         check_finite(work.encoder)
         save()
-        update = work.encoder.shared_arrays(plan.federation.share)
-        count = len(usable(objective, notes, "train"))
+        update = up(work.encoder.shared_arrays(plan.federation.share), request.arrays, plan.federation.wire)
+        count = max(1, round(len(usable(objective, notes, "train")) * trained.steps / steps))
         seconds = time.perf_counter() - started
         reply = messages.TrainReply(count, trained.steps, trained.tokens, trained.loss, seconds, trained.parts)
     release_memory()
@@ -182,13 +179,16 @@ def evaluate_round(message: Message, context: Context) -> Message:
     """The held-out loss of the shared weights, with the heads that this site has after the round."""
     request = messages.read_request(message)
     plan = request.plan
-    site, notes = _site(context, plan)
+    site, notes = _opened(context, plan)
+    if plan.privacy:
+        check_policy(site, plan, Terms.of(plan, plan.privacy, count_units(notes, plan.privacy.unit)))
+    keep_received(site, request)
     if plan.privacy and not site.config.policy.release_uncovered:
         raise FednotesError("withheld", "A held-out loss is not covered by the study's epsilon.")
     work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
     after = dataclasses.replace(request, round=request.round + 1)
-    work.load(after, objective, site.folder / "heads")
+    work.load(after, objective, site.folder / HEADS)
     key, most = site_key(plan.study.seed, site.name), plan.evaluation.held_out_notes
     found = held_out_loss(work.encoder, objective, notes, plan.training, key=key, most_notes=most)
     if not found.notes:

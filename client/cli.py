@@ -1,4 +1,4 @@
-"""`fednotes site`: what private training has spent of a site's notes, and what left the site."""
+"""`fednotes site`: a hospital's part in studies; here, what private training has spent, and what left the site."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import client.node.cli
+import client.setup.cli
 from common.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
     from client.receipt import Receipt, Value
 
 app = typer.Typer(
-    help="See what a site has spent of its notes' privacy, and what has left it.",
+    help="A hospital's part: set up, approve, take part, see what was spent and what has left.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+client.setup.cli.register(app)
+client.node.cli.register(app)
 
 Folder = Annotated[Path, typer.Argument(help="The site's folder, with its site.toml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

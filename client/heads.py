@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from common.encoder import Encoder
 from common.files import new_file
 
+HEADS = "heads"
 _KEPT = 3
 
 

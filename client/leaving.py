@@ -11,6 +11,7 @@ from client.receipt import Receipt, SentTensor, Value
 from common.encoder import tensors_digest
 from common.messages import Request, Tensors, TrainReply
 from common.plan import StudyPlan
+from common.wire import change
 
 _NOISED = ("loss",)  # with private training; what else leaves then tells nothing of the notes
 Said = Mapping[str, float | int | str | None]
@@ -33,9 +34,10 @@ def train_receipt(request: Request, reply: TrainReply, update: Tensors, done: Do
         **(reply.privacy.model_dump() if reply.privacy else {}),
     }
     found = _receipt("train", request.plan, request.run, request.round, update, said, private=done is not None)
-    change = math.sqrt(sum(float(np.square(update[name] - value).sum()) for name, value in request.arrays.items()))
+    changed = change(update, request.arrays, request.plan.federation.wire)
+    norm = math.sqrt(sum(float(np.square(value).sum()) for value in changed.values()))
     covered = {"noise": done.noise, "ledger": done.entry.hash} if done else {}
-    return found.model_copy(update={"update_norm": change, **covered})
+    return found.model_copy(update={"update_norm": norm, **covered})
 
 
 def _receipt(
@@ -56,7 +58,7 @@ def _receipt(
             "tensors": sent,
             "bytes": sum(one.bytes for one in sent),
             "digest": tensors_digest(tensors.items()),
-            "norm": math.sqrt(sum(float(np.square(value).sum()) for value in tensors.values())),
+            "norm": math.sqrt(sum(float(np.square(value.astype(np.float32)).sum()) for value in tensors.values())),
             "update_norm": None,
             "noise": None,
             "ledger": None,

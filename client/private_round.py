@@ -13,6 +13,7 @@ from client.dpsgd import Mechanism, sensitivity, train_privately
 from client.ledger import Charge, Entry, Ledger, secret_key
 from client.notes.store import NoteStore
 from client.objectives import Objective
+from client.policy import check_policy
 from client.receipt import Noise, verify
 from client.site import Site
 from client.training import check_finite, usable
@@ -24,6 +25,7 @@ from common.plan import StudyPlan
 from common.plan_sections import Privacy
 from common.privacy import epsilon_of, noise_multiplier, sampling_rate, steps_per_round
 from common.results import PrivacySpent
+from common.wire import up
 
 
 @dataclass(frozen=True)
@@ -52,31 +54,6 @@ class Terms:
         noise = noise_multiplier(privacy, rate, total)
         return cls(
             units, rate, steps, total, noise, epsilon_of([(noise, rate, total)], privacy.delta, privacy.accountant)
-        )
-
-
-def check_policy(site: Site, plan: StudyPlan, terms: Terms | None) -> None:
-    """Raises FednotesError, a code, where the site's policy is stricter than the plan; it is never looser."""
-    policy, privacy = site.config.policy, plan.privacy
-    if privacy is None or terms is None:
-        if policy.require_privacy:
-            raise FednotesError(
-                "privacy-required",
-                "The site takes part in private training only, and the plan has none.",
-                "Plan [privacy], or set policy.require_privacy = false in site.toml.",
-            )
-        return
-    if policy.unit == "patient" and privacy.unit == "note":
-        raise FednotesError(
-            "unit-beyond-policy",
-            "The plan protects single notes; the site asks for whole patients.",
-            'Plan privacy.unit = "patient".',
-        )
-    if policy.max_epsilon is not None and terms.epsilon > policy.max_epsilon:
-        raise FednotesError(
-            "epsilon-beyond-policy",
-            f"The study would spend epsilon {terms.epsilon:.3g}; the site's policy allows {policy.max_epsilon:g}.",
-            "Plan less, or raise policy.max_epsilon in site.toml.",
         )
 
 
@@ -160,8 +137,8 @@ def private_round(
     loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
     # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.
     reply = TrainReply(1, trained.steps, 0, loss, 0.0, {}, spent)
-    update = encoder.shared_arrays(plan.federation.share)
     check_finite(encoder)
+    update = up(encoder.shared_arrays(plan.federation.share), request.arrays, plan.federation.wire)
     save()
     outbox.keep(site.folder, request.run, request.round, update, _words(reply))
     return Done(reply, update, noise, entry)

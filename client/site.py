@@ -12,6 +12,7 @@ from client.notes.source import NotesSource
 from client.objectives.usage import usage
 from client.tasks import Progress, Task
 from common.errors import InputError
+from common.kit import host_and_port
 from common.plan import StudyPlan
 from common.results import SiteFacts
 
@@ -27,6 +28,10 @@ class Policy(BaseModel):
     """What a site agrees to, beyond what any plan says: it can only be stricter. Vectors never leave, whatever stands
     here.
 
+    `require_approval`: no study whose plan nobody here has approved (`fednotes site approve`), with the package that
+    was installed then. Simulations have nobody to ask.
+    `objectives`: those that may be trained.
+    `max_rounds`: most that a study may plan.
     `release_embedding_space`: figures of the embedding space (`common.results.Space`) of its held-out notes leave,
     where the study's plan asks for them.
     `require_privacy`: no study without differential privacy.
@@ -38,6 +43,9 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    require_approval: bool = True
+    objectives: list[Literal["mlm", "declutr", "note-category"]] = ["mlm", "declutr", "note-category"]
+    max_rounds: int | None = Field(None, ge=1)
     release_embedding_space: bool = False
     require_privacy: bool = False
     unit: Literal["patient", "note"] = "note"
@@ -45,12 +53,31 @@ class Policy(BaseModel):
     release_uncovered: bool = False
 
 
+class Coordinator(BaseModel):
+    """Where a real site's coordinator is: its address as "host:port", the certificate authority to know it by, and the
+    site's own private key. `max_hours_per_message` bounds the work on one request; `threads` are those that train, all
+    cores by default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str
+    ca: Path
+    key: Path
+    max_hours_per_message: float = Field(24.0, gt=0.0, le=10_000.0)
+    threads: int | None = Field(None, ge=1)
+
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        return host_and_port(value)
+
+
 class SiteConfig(BaseModel):
     """The contents of `site.toml`.
 
     `split_key` (hex) keys the hash that splits patients; a site keeps it to itself. `rows` names a NumPy file of row
     numbers, for virtual hospitals that share one source. `public` is text that is no secret, for private contrastive
-    training. Relative paths are relative to the file.
+    training. Relative paths are relative to the file. Virtual sites have no coordinator.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +91,7 @@ class SiteConfig(BaseModel):
     tasks: list[Task] = []
     public: NotesSource | None = None
     policy: Policy = Policy()
+    coordinator: Coordinator | None = None
 
     @field_validator("tasks")
     @classmethod
@@ -92,6 +120,18 @@ class Site:
     @property
     def cache(self) -> Path:
         return self.folder / self.config.cache
+
+    @property
+    def coordinator(self) -> Coordinator:
+        """Where the site's coordinator is; paths from where the site is. Raises InputError `no-coordinator`."""
+        found = self.config.coordinator
+        if found is None:
+            raise InputError(
+                "no-coordinator",
+                f"{self.folder / SITE_FILE} has no [coordinator].",
+                "Read the coordinator's kit: fednotes site init.",
+            )
+        return found.model_copy(update={"ca": self.folder / found.ca, "key": self.folder / found.key})
 
     def notes(self, tokenizer: "PreTrainedTokenizerBase", progress: Progress | None = None) -> "NoteStore":
         """The site's notes, tokenised: from the cache where they are, else read, checked and cached now."""

@@ -8,6 +8,7 @@ anew each round: they would be the moments of weights that the average has since
 import functools
 import hashlib
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -87,20 +88,21 @@ def train(
     proximal_mu: float = 0.0,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
-    """Train in place on the store's training notes, for steps [first_step, first_step + steps) of `total_steps`.
+    """Train in place on the store's training notes, for steps [first_step, first_step + steps) of `total_steps`; fewer
+    where the plan's `seconds_per_round` are over, but one at least.
 
     Args:
         proximal_mu: FedProx (Li et al. 2020): adds mu/2 ||w - w_start||^2 to each step's loss.
         on_step: called after each step with (steps done, steps of the round).
     """
-    device = next(encoder.model.parameters()).device
+    began, device = time.monotonic(), next(encoder.model.parameters()).device
     rows = usable(objective, notes, "train")
     batches = objective.batches(notes, rows, plan.batch_size, (*key, _ORDER))
     parameters = list(encoder.tensors().values())
     start = [p.detach().clone() for p in parameters] if proximal_mu else []
     optimiser = make_optimiser(encoder, plan, device)
     encoder.model.train()
-    mean, tokens = Mean(device), 0
+    mean, tokens, done = Mean(device), 0, 0
     compute = functools.partial(autocast, device, plan.precision)
     rng_of = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=rng_of), training_attention(encoder, device, plan.precision):
@@ -122,7 +124,9 @@ def train(
             tokens += batch.tokens
             if on_step:
                 on_step(done, steps)
-    return Trained(steps, tokens, *mean.means())
+            if plan.seconds_per_round is not None and time.monotonic() - began >= plan.seconds_per_round:
+                break
+    return Trained(done, tokens, *mean.means())
 
 
 @dataclass(frozen=True)

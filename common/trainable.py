@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.encoder import Encoder
+from common.encoder import Encoder, load_encoder
 from common.plan_sections import Trainable
 
 if TYPE_CHECKING:
     import torch
+
+    from common.plan import StudyPlan
 
 RANK_TO_ALPHA = 2  # LoRA's alpha is this many times its rank, so its output is scaled by 2 whatever the rank
 
@@ -86,6 +88,15 @@ def remove_adapters(encoder: Encoder, plain: "Mapping[str, torch.nn.Module]") ->
         parent, _, child = name.rpartition(".")
         setattr(body.get_submodule(parent), child, module)
     vars(body).pop("peft_config", None)
+
+
+def plain_tensors(plan: "StudyPlan", tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Shared tensors as an encoder has them of which all learns: with those that stayed as they were, and adapters
+    merged into the weights beside them."""
+    if plan.training.trainable == "all":
+        return dict(tensors)
+    whole = load_encoder(plan.encoder.base, plan.study.seed).shared_arrays(plan.federation.share)
+    return whole | merged(tensors, whole)
 
 
 def merged(tensors: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ from transformers import (
 from client.app import SITE_FOLDER
 from client.notes.source import NotesSource
 from client.notes.store import NoteStore, prepare
-from client.site import SiteConfig
+from client.site import Policy, SiteConfig
 from common.encoder import FAMILIES, Encoder, load_encoder, load_tokenizer
 from common.plan import StudyPlan
 from simulations.partition import write_site
@@ -227,7 +227,8 @@ def make_site(tmp_path: Path, source: NotesSource, prepared_cache: Path) -> Call
     """Write the folder of a site that has some rows of the notes."""
 
     def make(name: str, rows: np.ndarray, folder: str | None = None, **settings: Any) -> Path:
-        settings = {"split_key": SPLIT_KEY.hex(), "cache": prepared_cache, "notes": source} | settings
+        given = {"split_key": SPLIT_KEY.hex(), "cache": prepared_cache, "notes": source}
+        settings = given | {"policy": Policy(require_approval=False)} | settings
         return write_site(tmp_path / "sites" / (folder or name), SiteConfig(name=name, **settings), rows)
 
     return make

@@ -12,7 +12,7 @@ from common.files import new_file
 from common.plan import StudyPlan
 from common.results import Space
 
-_BASE = "base-embeddings.npy"
+BASE_EMBEDDINGS = "base-embeddings.npy"
 
 
 def round_space(
@@ -32,7 +32,7 @@ def round_space(
         precision=plan.training.precision,
         long_notes=plan.encoder.long_notes,
     )
-    kept = folder / _BASE
+    kept = folder / BASE_EMBEDDINGS
     if number == 0:
         with new_file(kept) as scratch, scratch.open("wb") as file:
             np.save(file, vectors)

@@ -1,7 +1,7 @@
 """One way in for notes of every format: a stream of checked `Note`s, and a refusal that names the file and the line."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def read_notes(source: NotesSource, skipped: list[BadRow] | None = None) -> Iter
     """
     skipped = [] if skipped is None else skipped
     count = 0
-    with _open(source) as rows:
+    with open_rows(source, source.columns.names().values()) as rows:
         _refuse_missing_columns(source, rows.columns)
         names = source.columns.names()
         for number, values in rows.stream:
@@ -94,7 +94,9 @@ def row_unit(source: NotesSource) -> str:
     return "line" if file_format(source) in ("csv", "jsonl", "ndjson") else "row"
 
 
-def _open(source: NotesSource) -> AbstractContextManager[Rows]:
+def open_rows(source: NotesSource, wanted: Collection[str]) -> AbstractContextManager[Rows]:
+    """The rows of a source as they stand; of a Parquet file only the `wanted` columns are read. Raises as
+    `read_notes`."""
     kind = file_format(source)
     path = Path(source.source)
     if kind == "query":
@@ -102,7 +104,7 @@ def _open(source: NotesSource) -> AbstractContextManager[Rows]:
     if kind == "csv":
         return csv_file(path)
     if kind == "parquet":
-        return parquet_file(path, source.columns.names().values())
+        return parquet_file(path, wanted)
     return jsonl_file(path)
 
 

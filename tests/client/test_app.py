@@ -39,7 +39,7 @@ def ask(make_message: Callable[..., Message], site_context: Callable[[Path], Con
             config = messages.request_config(plan, RUN)
             config["server-round"] = number
             sent = base_tensors(plan) if arrays is None else arrays
-            content = RecordDict({"arrays": messages.to_arrays(sent), "config": config})
+            content = RecordDict({"arrays": messages.packed(sent), "config": config})
         return client.app.app(make_message(content, kind), site_context(folder))
 
     return send
@@ -47,7 +47,7 @@ def ask(make_message: Callable[..., Message], site_context: Callable[[Path], Con
 
 def tensors(reply: Message) -> Tensors:
     assert not reply.has_error(), reply.error
-    return messages.from_arrays(reply.content.array_records["arrays"])
+    return messages.unpacked(reply.content.array_records["arrays"])
 
 
 def equal(a: Tensors, b: Tensors) -> bool:
@@ -207,7 +207,7 @@ def test_fedprox_reaches_the_loop(
     for mu in (0.0, 1000.0):
         config = messages.request_config(plan, RUN)
         config["server-round"], config["proximal-mu"] = 1, mu
-        content = RecordDict({"arrays": messages.to_arrays(start), "config": config})
+        content = RecordDict({"arrays": messages.packed(start), "config": config})
         update = tensors(client.app.app(make_message(content), site_context(sites["northgate"])))
         updates.append(sum(float(np.square(update[k] - start[k]).sum()) for k in start))
     assert updates[1] < updates[0]
@@ -265,7 +265,7 @@ def test_any_exception_is_a_code(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    patched = {"query": "site_facts", "train": "train", "evaluate": "held_out_loss"}[kind]
+    patched = {"query": "admitted", "train": "train", "evaluate": "held_out_loss"}[kind]
     monkeypatch.setattr(client.app, patched, fail)
     assert code(ask(sites["northgate"], kind, make_plan())) == told
 

@@ -41,7 +41,7 @@ def ask(make_message: Callable[..., Message], site_context: Callable[[Path], Con
             config = messages.request_config(plan, run)
             config["server-round"] = number
             sent = base_tensors(plan) if arrays is None else arrays
-            content = RecordDict({"arrays": messages.to_arrays(sent), "config": config})
+            content = RecordDict({"arrays": messages.packed(sent), "config": config})
         return client.app.app(make_message(content, kind), site_context(folder))
 
     return send
@@ -58,7 +58,7 @@ def private(make_plan: MakePlan) -> MakePlan:
 
 def tensors(reply: Message) -> Tensors:
     assert not reply.has_error(), reply.error
-    return {name: value.copy() for name, value in messages.from_arrays(reply.content.array_records["arrays"]).items()}
+    return {name: value.copy() for name, value in messages.unpacked(reply.content.array_records["arrays"]).items()}
 
 
 def code(reply: Message) -> str:
@@ -82,7 +82,6 @@ def set_policy(folder: Path, **policy: Any) -> None:
     kept = [line for line in lines[at:] if line.partition(" = ")[0] not in policy]
     lines[at:] = [f"{name} = {json.dumps(value)}" for name, value in policy.items()] + kept
     path.write_text("\n".join(lines))
-    client.app._opened.cache_clear()
 
 
 def test_a_round_is_charged_and_sends_no_more_than_the_promise_covers(
@@ -158,7 +157,7 @@ TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 0, 1, 0
 plan = load_plan(Path({plan!r}))
 config = messages.request_config(plan, {run!r})
 config["server-round"] = 1
-content = RecordDict({{"arrays": messages.to_arrays(base_tensors(plan)), "config": config}})
+content = RecordDict({{"arrays": messages.packed(base_tensors(plan)), "config": config}})
 client.app.app(Message(content, 2, "train"), Context(0, 2, {{"site-folder": {folder!r}}}, RecordDict(), {{}}))
 """
 
