@@ -20,7 +20,7 @@ from client.admission import admitted
 from client.approval import approved
 from client.device import pick_device, release_memory
 from client.evaluation.round_space import round_space
-from client.heads import HEADS, load_heads, save_heads
+from client.heads import load_heads, save_heads
 from client.leaving import plain_receipt, train_receipt
 from client.notes.store import NoteStore
 from client.objectives import Objective, make_objective
@@ -61,11 +61,11 @@ class Worker:
         self.initial = {name: p.detach().clone() for name, p in self.encoder.tensors().items()}
         cast(torch.nn.Module, self.encoder.model).to(pick_device())
 
-    def load(self, request: messages.Request, objective: Objective, heads: Path) -> None:
+    def load(self, request: messages.Request, objective: Objective, site: Path) -> None:
         """The objective's head; shared tensors from the message; the rest as this site left it, or as it starts."""
         objective.attach(self.encoder)
         private = self.encoder.private(request.plan.federation.share)
-        if private and not load_heads(heads, request.round, self.encoder):
+        if private and not load_heads(site, request.run, request.round, self.encoder):
             self.encoder.load({name: self.initial[name] for name in private if name in self.initial})
         self.encoder.load(request.arrays)
 
@@ -138,11 +138,10 @@ def train_round(message: Message, context: Context) -> Message:
     request = messages.read_request(message)
     plan = request.plan
     site, notes = _opened(context, plan)
-    heads = site.folder / HEADS
     work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
-    work.load(request, objective, heads)
-    save = functools.partial(save_heads, heads, request.round, work.encoder, plan.federation.share)
+    work.load(request, objective, site.folder)
+    save = functools.partial(save_heads, site.folder, request.run, request.round, work.encoder, plan.federation.share)
     report = functools.partial(on_step, site.name)
     done = None
     if plan.privacy:
@@ -188,7 +187,7 @@ def evaluate_round(message: Message, context: Context) -> Message:
     work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
     after = dataclasses.replace(request, round=request.round + 1)
-    work.load(after, objective, site.folder / HEADS)
+    work.load(after, objective, site.folder)
     key, most = site_key(plan.study.seed, site.name), plan.evaluation.held_out_notes
     found = held_out_loss(work.encoder, objective, notes, plan.training, key=key, most_notes=most)
     if not found.notes:

@@ -141,7 +141,7 @@ def test_heads_stay_and_differ_between_sites(ask: Ask, sites: dict[str, Path], o
     kept = []
     for name in ("northgate", "millbrook"):
         update = tensors(ask(sites[name], "train", own_share))
-        kept.append(load_file(sites[name] / "heads" / "heads-000001.safetensors"))
+        kept.append(load_file(sites[name] / "heads" / RUN / "heads-000001.safetensors"))
         assert set(update) == set(encoder.shared("encoder")) and set(kept[-1]) == set(encoder.private("encoder"))
     assert not any(np.array_equal(kept[0][n], kept[1][n]) for n in kept[0])
     assert not any(np.array_equal(kept[0][n], p.detach().numpy()) for n, p in encoder.private("encoder").items())
@@ -153,7 +153,7 @@ def test_a_round_goes_on_from_the_heads_before_it(ask: Ask, sites: dict[str, Pat
     second = tensors(ask(folder, "train", own_share, 2))
     again = tensors(ask(folder, "train", own_share, 2))  # as after a failed attempt
     assert equal(second, again)
-    (folder / "heads" / "heads-000001.safetensors").unlink()
+    (folder / "heads" / RUN / "heads-000001.safetensors").unlink()
     assert not equal(tensors(ask(folder, "train", own_share, 2)), second)
 
 
@@ -166,7 +166,7 @@ def test_evaluation_has_the_heads_of_its_round(
         ask(folder, "train", own_share, done)
     encoder = load_encoder(own_share.encoder.base, own_share.study.seed)
     if number:
-        encoder.load(load_file(folder / "heads" / f"heads-{number:06d}.safetensors"))
+        encoder.load(load_file(folder / "heads" / RUN / f"heads-{number:06d}.safetensors"))
     encoder.load(arrays)
     own = open_site(folder).notes(encoder.tokenizer)
     expected = held_out_loss(
