@@ -90,6 +90,14 @@ def host_and_port(value: str) -> str:
     return value
 
 
+def fingerprint(ca: str) -> str:
+    """SHA-256 of an authority's certificate (PEM), as two people can read it to each other."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509 import load_pem_x509_certificate
+
+    return load_pem_x509_certificate(ca.encode()).fingerprint(SHA256()).hex(":").upper()
+
+
 def write_kit(path: Path, kit: Kit) -> None:
     """Write a kit as a zip of two files. It is no secret, but only its site should answer it."""
     with new_file(path) as scratch:

@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import json
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,15 +50,23 @@ class RunFolder:
         with explained(self.path):
             file = (self.path / _LOCK).open("a")
         with file:
-            if not _take(file.fileno()):
+            if not take(file.fileno()):
                 raise InputError("run-busy", f"Another process works on {self.path}.", "Wait for it, or stop it first.")
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
             yield
 
     def busy(self) -> bool:
         """Whether a process holds the run."""
-        with contextlib.suppress(FileNotFoundError), (self.path / _LOCK).open("a") as file:
-            return not _take(file.fileno())
-        return False
+        return held(self.path / _LOCK)
+
+    def kill_holder(self) -> None:
+        """Kill the process that holds the run, if one of this machine does."""
+        with contextlib.suppress(OSError, ValueError):
+            number = int((self.path / _LOCK).read_text())
+            if self.busy():
+                os.kill(number, signal.SIGKILL)
 
 
 def new_folder_of_run(study: str, out: Path | None, allowed: frozenset[str] = frozenset({_LOCK})) -> Path:
@@ -75,7 +85,15 @@ def no_run(path: Path) -> NoReturn:
     raise InputError("no-run", f"{path} is not the folder of a run.", "Give a folder that holds plan.toml.")
 
 
-def _take(file: int) -> bool:
+def held(lock: Path) -> bool:
+    """Whether a process holds a lock file."""
+    with contextlib.suppress(FileNotFoundError), lock.open("a") as file:
+        return not take(file.fileno())
+    return False
+
+
+def take(file: int) -> bool:
+    """Lock an open file for as long as it is open; False where another process has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

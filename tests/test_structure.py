@@ -94,7 +94,8 @@ def test_the_readme_names_every_folder_of_code() -> None:
 
 def test_the_tests_mirror_the_tree() -> None:
     folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("*/test_*.py")}
-    assert all((ROOT / name).is_dir() for name in folders)
+    of_the_whole = {"audits", "chaos", "deployment"}  # real servers together, and attacks on them
+    assert all((ROOT / name).is_dir() for name in folders - of_the_whole)
 
 
 def test_no_file_is_too_long_to_read() -> None:

@@ -153,16 +153,16 @@ def init_command(
     from client.notes.options import notes_source
     from client.notes.source import Columns
     from client.setup import wizard
-    from client.setup.init import Wish, fingerprint, make_site, refuse_occupied
+    from client.setup.init import Wish, make_site, refuse_occupied
     from client.site import Policy
-    from common.kit import read_kit
+    from common.kit import fingerprint, read_kit
 
     read = read_kit(kit)
     refuse_occupied(to)
     asks = wizard.at_terminal() and not yes
     console = Console()
     _say(console, f"The kit is for {read.name}, of the coordinator at {read.address}. Its authority's fingerprint:")
-    _say(console, f"  {fingerprint(read)} (compare it by telephone)")
+    _say(console, f"  {fingerprint(read.ca)} (compare it by telephone)")
     if notes is None and not asks:
         raise InputError("usage", "Where are the notes?", "Give --notes, or answer at a terminal.")
     if unit not in ("patient", "note"):

@@ -26,14 +26,6 @@ class Wish:
     policy: Policy
 
 
-def fingerprint(kit: Kit) -> str:
-    """SHA-256 of the authority's certificate, as two people can read it to each other."""
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.x509 import load_pem_x509_certificate
-
-    return load_pem_x509_certificate(kit.ca.encode()).fingerprint(SHA256()).hex(":").upper()
-
-
 def make_site(kit: Kit, wish: Wish, folder: Path) -> Path:
     """Make the folder of a site; returns the file that is to be sent to the coordinator.
 

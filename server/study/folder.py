@@ -1,17 +1,22 @@
 """The folder of a study over real servers: a run, the Flower runs that carried it, and why it stopped."""
 
+import contextlib
 import json
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.errors import StudyError
-from common.files import write_text
+from common.files import explained, write_text
 from common.plan import StudyPlan, plan_to_toml
-from server.run_folder import PLAN_FILE, RunFolder, new_folder_of_run, no_run
+from server.run_folder import PLAN_FILE, RunFolder, held, new_folder_of_run, no_run, take
 
 STUDY_FILE, STOPPED_FILE = "study.json", "stopped.json"
+_CARRIER = ".carrier.lock"
+_LOOK = 0.5  # seconds
 
 
 class Record(BaseModel):
@@ -33,6 +38,24 @@ class Study(RunFolder):
             return Record.model_validate_json((self.path / STUDY_FILE).read_text("utf-8"))
         except (OSError, ValidationError):
             no_run(self.path)
+
+    @contextlib.contextmanager
+    def carried(self, meanwhile: Callable[[], None]) -> Iterator[bool]:
+        """Be the only one who starts Flower runs for the study. While another is, `meanwhile` is called now and then.
+
+        Yields whether there was a wait.
+        """
+        waited = False
+        with explained(self.path), (self.path / _CARRIER).open("a") as file:
+            while not take(file.fileno()):
+                waited = True
+                meanwhile()
+                time.sleep(_LOOK)
+            yield waited
+
+    def worked_on(self) -> bool:
+        """Whether a ServerApp holds the study, or somebody waits for one to begin."""
+        return self.busy() or held(self.path / _CARRIER)
 
     def add_flower_run(self, number: int) -> None:
         record = self.record

@@ -17,22 +17,28 @@ from server.study.folder import Study
 _POLL = 0.5
 _IN_VAIN = 3  # Flower runs in a row that are lost without a round between them
 _AWAY = 120.0  # seconds without a SuperLink
+_HANGS = 30.0  # seconds that a ServerApp may live on after Flower has ended its run
 _GONE = 5.0  # seconds in which a ServerApp that was there holds its study no more, while Flower thinks it runs
 
 
 def carry(server: Server, study: Study, display: Display) -> None:
     """Returns when all rounds are done. Raises StudyError where the study stops before; MachineError where there is no
-    coordinator to run it. A study that runs already is followed."""
-    in_vain, events = 0, EventReader(study.path)
-    done = study.rounds_done()
+    coordinator to run it. A study that another process carries is followed, and carried on if that one dies."""
+    events = EventReader(study.path)
+    with study.carried(lambda: _show(events, display)) as waited:
+        if waited:
+            _show(events, display)
+            if (summary := study.summary()) and summary.status == "finished":
+                return
+            if reason := study.stop_reason():
+                raise reason
+        _carry(server, study, events, display)
+
+
+def _carry(server: Server, study: Study, events: EventReader, display: Display) -> None:
+    in_vain, done = 0, study.rounds_done()
     while True:
-        numbers = study.record.flower_runs
-        if not (study.busy() and numbers):
-            with Control(server) as control:
-                number = control.start_run(study.path)
-            study.add_flower_run(number)
-            numbers = [*numbers, number]
-        ended = _follow(server, study, numbers[-1], events, display)
+        ended = _follow(server, study, _flower_run(server, study), events, display)
         if ended.status == "completed":
             return
         if reason := study.stop_reason():
@@ -48,7 +54,21 @@ def carry(server: Server, study: Study, display: Display) -> None:
                 "See logs/superexec.log in the coordinator's folder, then " + _RESUME.format(study.path),
             )
         display.say(f"Flower lost the run after round {max(0, done)}; the study goes on from there")
-        _wait_until(lambda: not study.busy(), 60.0)
+
+
+def _flower_run(server: Server, study: Study) -> int:
+    """The Flower run that carries the study, or is about to; a new one where the last has ended."""
+    with Control(server) as control:
+        numbers = study.record.flower_runs
+        if numbers and not control.run_status(numbers[-1]).finished:
+            return numbers[-1]
+        if not _wait_until(lambda: not study.busy(), _HANGS):
+            study.kill_holder()  # its run has ended without it: it hangs, or cannot be told
+            _wait_until(lambda: not study.busy(), _HANGS)
+        study.forget_stop_reason()
+        number = control.start_run(study.path)
+    study.add_flower_run(number)
+    return number
 
 
 def stop(server: Server, study: Study) -> bool:
@@ -98,7 +118,8 @@ def _show(events: EventReader, display: Display) -> None:
         display.event(event)
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
+def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
+    while not (found := condition()) and time.monotonic() < end:
         time.sleep(_POLL)
+    return found

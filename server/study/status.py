@@ -53,7 +53,7 @@ def status(path: Path) -> RunStatus:
     plan = run.plan
     kept = load_checkpoint(run.checkpoints, plan.hash())
     record = kept[0] if kept else None
-    summary, busy = run.summary(), run.busy()
+    summary, busy = run.summary(), run.worked_on() if isinstance(run, Study) else run.busy()
     stopped = run.stop_reason() if isinstance(run, Study) else None
     message = ""
     state: Literal["waiting", "running", "interrupted", "stopped", "finished"]
