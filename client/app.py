@@ -28,7 +28,7 @@ from client.objectives.usage import round_steps
 from client.policy import check_policy
 from client.private_round import Terms, private_round
 from client.receipt import write_receipt
-from client.received import keep_received
+from client.received import held, keep_received
 from client.site import Site, SiteConfig, open_site
 from client.training import check_finite, held_out_loss, held_out_rows, site_key, train, usable
 from client.units import count_units
@@ -91,10 +91,18 @@ def _opened(context: Context, plan: StudyPlan) -> tuple[Site, NoteStore]:
     `site.toml` is read at every message, so that a policy that was tightened holds for the next. Nothing of the notes
     is opened for a plan that the policy or nobody's approval lets in.
     """
-    site = open_site(Path(str(context.node_config[SITE_FOLDER])))
+    site = open_site(_folder(context))
     check_policy(site, plan, None)
     approved(site, plan)
     return site, _notes(site.folder, site.config.model_dump_json(exclude={"policy"}), plan.encoder.base)
+
+
+def _request(message: Message, context: Context) -> messages.Request:
+    return messages.read_request(message, functools.partial(held, _folder(context)))
+
+
+def _folder(context: Context) -> Path:
+    return Path(str(context.node_config[SITE_FOLDER]))
 
 
 def _guarded(handler: Callable[[Message, Context], Message]) -> Callable[[Message, Context], Message]:
@@ -135,7 +143,7 @@ def describe(message: Message, context: Context) -> Message:
 def train_round(message: Message, context: Context) -> Message:
     """One round of local training."""
     started = time.perf_counter()
-    request = messages.read_request(message)
+    request = _request(message, context)
     plan = request.plan
     site, notes = _opened(context, plan)
     work = worker(plan)
@@ -176,7 +184,7 @@ def train_round(message: Message, context: Context) -> Message:
 @_guarded
 def evaluate_round(message: Message, context: Context) -> Message:
     """The held-out loss of the shared weights, with the heads that this site has after the round."""
-    request = messages.read_request(message)
+    request = _request(message, context)
     plan = request.plan
     site, notes = _opened(context, plan)
     if plan.privacy:

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
@@ -24,6 +25,7 @@ from common.results import PrivacySpent, SiteFacts, Space
 from common.wire import Tensors
 
 ARRAYS, CONFIG, METRICS, WEIGHT = "arrays", "config", "metrics", "num-examples"
+HELD = "held"  # in place of the shared tensors: the digest of those that the site was sent last
 DETAILS = "details"  # numbers that Flower's strategies should not average
 PARTS = {"mlm": (), "declutr": ("contrastive", "mlm"), "note-category": ("category", "mlm")}  # of an objective's loss
 SITE_ERROR = 1000  # Flower's own error codes are below 10
@@ -170,14 +172,32 @@ def read_run(message: Message) -> str:
     return run
 
 
-def read_request(message: Message) -> Request:
+def nothing_held(run: str, digest: str) -> Tensors:
+    """Raises FednotesError `weights-missing`: the coordinator then sends them."""
+    raise FednotesError("weights-missing", "The site does not have the weights that the coordinator means.")
+
+
+def read_request(message: Message, held: Callable[[str, str], Tensors] = nothing_held) -> Request:
+    """A request to train or to evaluate.
+
+    Args:
+        held: gives the shared tensors that a run (hex) brought last, by their digest (hex), where the request has that
+            in place of the tensors.
+
+    Raises:
+        FednotesError: as `read_plan` and `read_run`, and what `held` raises.
+    """
     config = message.content.config_records[CONFIG]
     mu = config.get("proximal-mu", 0.0)
     assert isinstance(mu, (int, float))
     number = config["server-round"]
     assert isinstance(number, int)
-    arrays = wire.received(unpacked(message.content.array_records[ARRAYS]))
-    return Request(read_plan(message), read_run(message), number, arrays, float(mu))
+    plan, run = read_plan(message), read_run(message)
+    if HELD in config:
+        arrays = held(run, str(config[HELD]))
+    else:
+        arrays = wire.received(unpacked(message.content.array_records[ARRAYS]))
+    return Request(plan, run, number, arrays, float(mu))
 
 
 def facts_reply(facts: SiteFacts, message: Message) -> Message:

@@ -36,6 +36,7 @@ _AT_ONCE = 10.0  # a process that lived for less seconds died at once
 _GRACE = 15.0  # seconds from SIGTERM to SIGKILL
 _LOG_BYTES, _LOGS = 10_000_000, 3
 _TICK = 0.2
+_ASK, _HANGS = 10.0, 60.0  # seconds between two questions whether a process lives, and until it is taken for dead
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: after a fork little is safe
 
@@ -45,7 +46,8 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Child:
     """A process to keep alive. `delay`: seconds before it is started again; they double, up to a minute, while it keeps
-    dying at once. `environment` is added to ours. One that has to run `once` is left alone when it ends with 0."""
+    dying at once. `environment` is added to ours. One that has to run `once` is left alone when it ends with 0. `lives`
+    says within seconds whether it answers: one that has not for a minute hangs, and is killed."""
 
     name: str
     command: list[str]
@@ -53,6 +55,7 @@ class Child:
     log: Path
     delay: float
     once: bool = False
+    lives: Callable[[], bool] | None = None
 
 
 @dataclass
@@ -64,6 +67,8 @@ class _Kept:
     restarts: int = 0
     started: float = 0.0
     due: float = 0.0  # when it is to be started, while it does not run
+    asked: float = 0.0  # whether it lives
+    lived: float = 0.0
     wait: float = field(init=False)
     done: bool = False
 
@@ -75,6 +80,7 @@ class _Kept:
         self.child.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **self.child.environment, "PYTHONUNBUFFERED": "1"}
         parent, self.started = os.getpid(), time.monotonic()
+        self.asked = self.lived = self.started
         with self.child.log.open("ab") as log:  # appending: a log can be cut while it is written
             self.process = subprocess.Popen(
                 self.child.command,
@@ -178,7 +184,10 @@ def _look_after(one: _Kept, say: Say) -> bool:
         return True
     code = one.process.poll()
     if code is None:
+        _see_that_it_lives(one, now, say)
         return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(one.process.pid, signal.SIGKILL)  # what it has started
     one.process = None
     if one.child.once and code == 0:
         one.done = True
@@ -189,6 +198,18 @@ def _look_after(one: _Kept, say: Say) -> bool:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     say(f"{name} {how}; it is started again in {one.wait:g} s. Its log: {one.child.log}")
     return True
+
+
+def _see_that_it_lives(one: _Kept, now: float, say: Say) -> None:
+    """Ask it now and then; kill it where it has not answered for long."""
+    if one.child.lives is None or one.process is None or now - one.asked < _ASK:
+        return
+    if one.child.lives():
+        one.lived = time.monotonic()
+    elif now - one.lived > _HANGS:
+        say(f"{one.child.name} has not answered for {_HANGS:g} s; it is killed.")
+        one.process.kill()
+    one.asked = time.monotonic()
 
 
 def _note(folder: Path, kept: list[_Kept], say: Say) -> None:

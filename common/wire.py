@@ -9,6 +9,7 @@ rounding what is private is private.
 
 import numpy as np
 
+from common.encoder import tensors_digest
 from common.errors import StudyError
 from common.plan_sections import Wire
 
@@ -47,6 +48,11 @@ def restored(update: Tensors, start: Tensors, wire: Wire) -> Tensors:
     if wire == "float32":
         return update
     return {name: start[name] + value for name, value in change(update, start, wire).items()}
+
+
+def digest(received: Tensors) -> str:
+    """SHA-256 (hex) of shared tensors as a site has received them, in whatever order they stand."""
+    return tensors_digest(sorted(received.items()))
 
 
 def update_type(wire: Wire) -> np.dtype:

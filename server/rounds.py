@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -31,7 +31,7 @@ from server.meeting import Sites, in_order, present
 from server.strategies import distance, make_strategy, restore_strategy, strategy_state
 
 _ATTEMPTS, _VIRTUAL_ATTEMPTS = 4, 2  # a real site may be back in a minute
-_SPENT, _WITHHELD = "budget-spent", "withheld"  # codes of a site that are no failures
+_SPENT, _WITHHELD, _MISSING = "budget-spent", "withheld", "weights-missing"  # codes of a site that are no failures
 HAS_LEFT = "it has left: its privacy budget is spent"  # a reason, by which a resumed run knows it, too
 
 
@@ -69,6 +69,8 @@ class Rounds:
         most = self.plan.federation.round_timeout
         self._deadlines = {kind: Deadline(most) for kind in ("query", "train", "evaluate")}
         self._answering: set[int] = set()  # nodes that have answered the latest training request
+        self._holding: set[int] = set()  # nodes that were sent the weights as they stand, to evaluate
+        self._held_digest = ""
         self.sites = Sites(self.grid, self.plan, self.run_id, self.base, self._deadlines["query"], self._left_out)
         self.sites.meet()
         strategy = self._strategy(kept[0] if kept else None)
@@ -190,12 +192,20 @@ class Rounds:
         view = cast(Grid, _Nodes(nodes))  # Flower would wait for ever for a node that has gone
         requests = list(strategy.configure_train(number, messages.to_arrays(arrays), config, view))
         sent = wire.down(arrays, self.plan.federation.wire)
-        size = sum(value.nbytes for value in sent.values())
-        content = requests[0].content
-        content[messages.ARRAYS] = messages.packed(sent)
+        all_bytes = sum(value.nbytes for value in sent.values())
+        config = requests[0].content.config_records[messages.CONFIG]
+        whole = RecordDict({messages.ARRAYS: messages.packed(sent), messages.CONFIG: config})
+        named = RecordDict({messages.CONFIG: ConfigRecord({**config, messages.HELD: self._held_digest})})
         self._answering = set()
-        for node, reply in self._ask("train", number, content, [n for n in nodes if n not in good]).items():
+        missing = [node for node in nodes if node not in good]
+        contents = {node: named if node in self._holding else whole for node in missing}
+        replies = self._ask("train", number, contents)
+        if lacking := [node for node, reply in replies.items() if _code(reply) == _MISSING]:
+            self._holding.difference_update(lacking)
+            replies |= self._ask("train", number, dict.fromkeys(lacking, whole))
+        for node, reply in replies.items():
             name = names[node]
+            size = 0 if node in self._holding else all_bytes
             try:
                 if _code(reply) == _SPENT:
                     self.left.add(name)
@@ -238,11 +248,15 @@ class Rounds:
         """The loss of the shared tensors on the held-out notes of some nodes; a site that cannot say is missing."""
         names, config = self.sites.names, messages.request_config(self.plan, self.run_id)
         config["server-round"] = number
-        sent = messages.packed(wire.down(arrays, self.plan.federation.wire))
-        content = RecordDict({messages.ARRAYS: sent, messages.CONFIG: config})
+        sent = wire.down(arrays, self.plan.federation.wire)
+        content = RecordDict({messages.ARRAYS: messages.packed(sent), messages.CONFIG: config})
         there = in_order({node for node in nodes if names[node] not in self.left}, names)
         held_out: dict[str, HeldOut] = {}
-        for node, reply in self._ask("evaluate", number, content, there).items():
+        replies = self._ask("evaluate", number, dict.fromkeys(there, content))
+        if self.sites.real:  # the next round begins where this one ends, and need not send it again
+            self._holding = {node for node, reply in replies.items() if reply is not None}
+            self._held_digest = wire.digest(wire.received(sent))
+        for node, reply in replies.items():
             name = names[node]
             if self.plan.privacy and _code(reply) == _WITHHELD:
                 continue
@@ -257,13 +271,15 @@ class Rounds:
             self.on_event(Event("held-out", number, name, f"{said.loss:.3f}"))
         return held_out
 
-    def _ask(self, kind: str, number: int, content: RecordDict, nodes: list[int]) -> dict[int, Message | None]:
-        """Send one request to some nodes, in their order, and wait as long as is due: node -> reply, None where late
-        or offline."""
+    def _ask(self, kind: str, number: int, contents: dict[int, RecordDict]) -> dict[int, Message | None]:
+        """Send to each node its request, in their order, and wait as long as is due: node -> reply, None where late or
+        offline."""
         names, deadline, began = self.sites.names, self._deadlines[kind], time.monotonic()
         here = self.sites.here()
         requests = [
-            Message(content, node, kind, ttl=deadline.seconds, group_id=str(number)) for node in nodes if node in here
+            Message(content, node, kind, ttl=deadline.seconds, group_id=str(number))
+            for node, content in contents.items()
+            if node in here
         ]
 
         def answered(node: int, reply: Message) -> None:
@@ -279,7 +295,7 @@ class Rounds:
         replies = exchange(self.grid, requests, deadline.seconds, answered)
         if None in replies.values():
             deadline.missed()
-        return {node: replies.get(node) for node in nodes}
+        return {node: replies.get(node) for node in contents}
 
 
 class _Nodes:

@@ -61,6 +61,7 @@ def start_command(folder: Folder) -> None:
     from client.node.connection import trusting
     from client.node.keys import load_key
     from client.node.node import read_ca
+    from client.node.session import node_lives
     from client.site import open_site
     from common.supervisor import QUIET, Child, supervise
 
@@ -71,7 +72,8 @@ def start_command(folder: Folder) -> None:
     print(f"The site {folder.name} takes part in studies of {coordinator.address}. Its log: {folder / LOG}")
     threading.Thread(target=_tell, args=(folder,), daemon=True).start()
     command = [sys.executable, "-m", "client.node", str(folder)]
-    supervise([Child("node", command, QUIET, folder / LOG, _DELAY)], folder, _say)
+    node = Child("node", command, QUIET, folder / LOG, _DELAY, lives=lambda: node_lives(folder))
+    supervise([node], folder, _say)
 
 
 def status_command(

@@ -16,7 +16,7 @@ from client.node.connection import Connection
 from client.node.failures import RunEndedError, StoppedError
 from client.node.keys import load_key
 from client.node.parcel import Parcel, pack
-from client.node.session import Session, open_session
+from client.node.session import PULSE, Session, open_session
 from client.node.status import StatusFile, utc_now
 from client.node.worker import ResidentWorker
 from client.site import Coordinator, open_site
@@ -56,6 +56,7 @@ class Node:
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told_to_stop)
+        threading.Thread(target=self._beat, name="pulse", daemon=True).start()
         try:
             while True:
                 self._status.idle("connecting")
@@ -70,6 +71,11 @@ class Node:
             self._worker.end()
             self._status.idle("stopped")
             self._status.write()
+
+    def _beat(self) -> None:
+        self._session.beat()
+        while not self._stop.wait(PULSE):
+            self._session.beat()
 
     def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
         for known in (signal.SIGTERM, signal.SIGINT):

@@ -20,7 +20,9 @@ from common.errors import MachineError
 from common.files import explained, new_file, write_text
 
 STATE = "node"  # folder of the site's folder
-_LOCK, _SESSION, _CLAIMED = "lock", "session.json", "claimed"
+_LOCK, _SESSION, _CLAIMED, _PULSE = "lock", "session.json", "claimed", "pulse"
+PULSE = 15.0  # seconds between two beats
+_DEAD = 2 * PULSE
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -46,6 +48,11 @@ class Session:
 
     def connected(self, number: int) -> None:
         write_text(self._folder / _SESSION, json.dumps({"node": number, "lock": self._here}) + "\n")
+
+    def beat(self) -> None:
+        """Tell the supervisor that we live."""
+        with contextlib.suppress(OSError):  # on a full disk the file is there already
+            (self._folder / _PULSE).touch()
 
     def claim(self, header: Message) -> None:
         """We are the only ones who will ever get this message: the coordinator hands it out once."""
@@ -91,6 +98,13 @@ def node_runs(site: Path) -> bool:
     """Whether a process holds the lock of the site's folder."""
     with contextlib.suppress(OSError), (site / STATE / _LOCK).open() as lock:
         return not _take(lock, fcntl.LOCK_SH)
+    return False
+
+
+def node_lives(site: Path) -> bool:
+    """Whether a node has told lately that it lives; one that hangs does not."""
+    with contextlib.suppress(OSError):
+        return time.time() - (site / STATE / _PULSE).stat().st_mtime < _DEAD
     return False
 
 

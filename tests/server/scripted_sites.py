@@ -8,7 +8,8 @@ import numpy as np
 from flwr.app import Context, Message
 
 from client.app import SITE_FOLDER
-from common import messages
+from common import messages, wire
+from common.errors import FednotesError
 from common.messages import EvaluateReply, Tensors, TrainReply
 from common.plan import StudyPlan
 from common.results import PrivacySpent, SiteFacts
@@ -58,6 +59,7 @@ class Scripted:
     asked: list[tuple[str, str, int]] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    brought: dict[str, Tensors] = field(default_factory=dict)
 
     def run(self) -> State:
         grid = InProcessGrid([Path(name) for name in self.names], self._site)
@@ -72,12 +74,25 @@ class Scripted:
         for key in ((name, kind, number), (name, kind, None)):
             if key in self.answers:
                 return self.answers[key](message)
+        try:
+            return self._answer(name, kind, number, message)
+        except FednotesError as error:
+            return messages.error_reply(error.code, message)
+
+    def _answer(self, name: str, kind: str, number: int, message: Message) -> Message:
         if kind == "query":
             return messages.facts_reply(self.facts(name), message)
-        arrays = messages.read_request(message).arrays
+        arrays = messages.read_request(message, lambda run, digest: self._held(name, run, digest)).arrays
         if kind == "evaluate":
+            self.brought[name] = arrays
             return messages.evaluate_reply(EvaluateReply(loss=2.0, notes=4, tokens=40), message)
-        return messages.train_reply(self.reply(name, number), self.update(name, number, arrays), message)
+        update = wire.up(self.update(name, number, arrays), arrays, self.plan.federation.wire)
+        return messages.train_reply(self.reply(name, number), update, message)
+
+    def _held(self, name: str, run: str, digest: str) -> Tensors:
+        """What the site was sent last, as `client.received` keeps it; a site that is asked for more says so."""
+        arrays = self.brought.get(name, {})
+        return arrays if wire.digest(arrays) == digest else messages.nothing_held(run, digest)
 
     def facts(self, name: str) -> SiteFacts:
         counts = dict.fromkeys(("dev", "test", "set_aside", "tokens", "whole", "shortened", "too_short"), 0)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.proto.node_pb2 import NodeInfo
 from scripted_sites import START, Scripted, refuse
@@ -167,3 +168,48 @@ def test_who_was_in_before_a_restart_stays_on_record(make: Callable[..., Federat
     state = study.begin({"eastholme", "northgate"}).run()
     assert [facts.name for facts in state.sites] == sorted(ALL)
     assert [len(one.sites) for one in state.rounds[1:]] == [3, 3, 2, 2]
+
+
+def test_weights_that_a_site_was_sent_to_evaluate_are_not_sent_again(make: Callable[..., Federation]) -> None:
+    study, plain = make(wire="float16"), Scripted(make(wire="float16").plan, make().folder.parent / "plain")
+    state = study.begin(ALL).run()
+    plain.run()
+    assert all(np.array_equal(study.kept[1][name], plain.kept[1][name]) for name in START)
+    assert {s.bytes_down for one in state.rounds[1:] for s in one.sites} == {0}
+    assert {s.bytes_up for one in state.rounds[1:] for s in one.sites} == {sum(v.nbytes // 2 for v in START.values())}
+    trained = [m for m in study.sent if m.metadata.message_type == "train"]
+    assert len(trained) == 12 and not any(m.content.array_records for m in trained)
+
+
+def test_a_site_that_lost_them_is_sent_them_and_loses_no_round(make: Callable[..., Federation]) -> None:
+    study = make()
+    update, size = study.update, sum(value.nbytes for value in START.values())
+
+    def forget(name: str, number: int, arrays: messages.Tensors) -> messages.Tensors:
+        if (name, number) == ("eastholme", 2):
+            study.brought["millbrook"] = {"bias": arrays["bias"]}
+        return update(name, number, arrays)
+
+    study.update = forget
+    state = study.begin(ALL).run()
+    assert [s.bytes_down for one in state.rounds[1:] for s in one.sites] == [0, 0, 0, 0, size, 0] + [0] * 6
+    assert all(s.state == "returned" for one in state.rounds[1:] for s in one.sites)
+    assert [one.attempts for one in state.rounds] == [1] * 5 and study.left_out() == {}
+    assert study.trained(2) == [*sorted(ALL), "millbrook"]
+
+
+def test_after_a_restart_they_are_sent(make: Callable[..., Federation]) -> None:
+    study = make()
+    size, update = sum(value.nbytes for value in START.values()), study.update
+
+    def stop(name: str, number: int, arrays: messages.Tensors) -> messages.Tensors:
+        if number == 3:
+            raise KeyboardInterrupt
+        return update(name, number, arrays)
+
+    study.update = stop
+    with pytest.raises(KeyboardInterrupt):
+        study.begin(ALL).run()
+    study.update = update
+    state = study.begin(ALL).run()
+    assert [{s.bytes_down for s in one.sites} for one in state.rounds[1:]] == [{0}, {0}, {size}, {0}]

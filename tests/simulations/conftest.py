@@ -34,5 +34,7 @@ def last_weights(run: Path) -> dict:
     """Every tensor that a run ends with: the shared ones, the strategy's, and the newest heads of each site."""
     newest = max((run / "checkpoints").glob("round-*"))
     files = [newest / "shared.safetensors", newest / "strategy.safetensors"]
-    files += [max((site / "heads").rglob("*.safetensors")) for site in (run / "sites").iterdir() if (site / "heads").exists()]
+    files += [
+        max((site / "heads").rglob("*.safetensors")) for site in (run / "sites").iterdir() if (site / "heads").exists()
+    ]
     return {f"{file.parent.parent.name}/{name}": value for file in files for name, value in load_file(file).items()}

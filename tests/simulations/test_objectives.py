@@ -77,7 +77,9 @@ class Federation:
 
     def heads(self, site: str) -> Tensors:
         """The newest tensors that stay at a site."""
-        files = sorted((self.sites[site] / "heads").rglob("*.safetensors")) if (self.sites[site] / "heads").exists() else []
+        files = (
+            sorted((self.sites[site] / "heads").rglob("*.safetensors")) if (self.sites[site] / "heads").exists() else []
+        )
         return load_file(files[-1]) if files else {}
 
 
