@@ -21,7 +21,7 @@ from common import messages
 from common.encoder import load_encoder, load_tokenizer
 from common.messages import BadReply, Tensors
 from common.plan import StudyPlan
-from server.app import base_tensors
+from server.base import base_tensors
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
 RUN = "0123456789abcdef" * 2

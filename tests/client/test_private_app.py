@@ -23,7 +23,7 @@ from common import messages
 from common.errors import FednotesError
 from common.messages import Tensors
 from common.plan import StudyPlan, plan_to_toml
-from server.app import base_tensors
+from server.base import base_tensors
 
 RUN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 Ask = Callable[..., Message]
@@ -152,7 +152,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from common import messages
 from common.errors import FednotesError
 from common.plan import load_plan
-from server.app import base_tensors
+from server.base import base_tensors
 TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 0, 1, 0
 plan = load_plan(Path({plan!r}))
 config = messages.request_config(plan, {run!r})

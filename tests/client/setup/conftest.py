@@ -26,7 +26,7 @@ from common import messages
 from common.kit import Kit, write_kit
 from common.messages import Tensors
 from common.plan import StudyPlan, plan_to_toml
-from server.app import base_tensors
+from server.base import base_tensors
 from tests.conftest import SPLIT_KEY
 
 RUN = "0123456789abcdef" * 2

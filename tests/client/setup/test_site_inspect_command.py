@@ -15,7 +15,7 @@ from client.site import open_site
 from common import messages
 from common.errors import FednotesError
 from common.plan import load_plan
-from server.app import base_tensors
+from server.base import base_tensors
 from tests.client.test_ledger import charged
 
 Run = Callable[..., str]

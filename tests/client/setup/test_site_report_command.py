@@ -15,15 +15,15 @@ from flwr.app import Message
 from client.alone import train_alone
 from client.approval import approvals, record
 from client.ledger import Ledger
-from client.received import RECEIVED, last_received
+from client.received import RECEIVED, held, last_received
 from client.site import Site, open_site
-from common import messages
+from common import messages, wire
 from common.encoder import load_tokenizer
 from common.errors import FednotesError
 from common.messages import Tensors
 from common.plan import StudyPlan, load_plan
 from common.supervisor import running
-from server.app import base_tensors
+from server.base import base_tensors
 
 Run = Callable[..., str]
 MakeSite = Callable[..., Path]
@@ -93,7 +93,8 @@ def test_what_was_received_last_is_kept_and_old_runs_go(ask: Ask, real_site: Mak
         last_received(folder, None)
     assert caught.value.code == "nothing-received"
     ask(folder, "evaluate", plan, 0)
-    assert not (folder / RECEIVED).exists()  # the base is none of what came of training
+    with pytest.raises(FednotesError):
+        last_received(folder, None)  # the base is none of what came of training
     ask(folder, "evaluate", plan, 1, moved(plan, 0.01))
     ask(folder, "evaluate", plan, 2, moved(plan, 0.02))
     came = last_received(folder, None)
@@ -106,6 +107,23 @@ def test_what_was_received_last_is_kept_and_old_runs_go(ask: Ask, real_site: Mak
     assert {file.stem for file in (folder / RECEIVED).iterdir()} == {OTHER, "ab" * 16}
     (folder / RECEIVED / f"{'ab' * 16}.safetensors").write_bytes(b"cut")
     assert last_received(folder, None).run == OTHER
+
+
+def test_what_was_received_need_not_be_sent_again(ask: Ask, real_site: MakeSite, make_plan: MakePlan) -> None:
+    plan, folder = make_plan(), real_site()
+    approve(folder, plan)
+    ask(folder, "evaluate", plan, 0, start := moved(plan, 0.01))
+    (file,) = (folder / RECEIVED).iterdir()
+    assert equal(held(folder, file.stem, wire.digest(start)), start)
+    for run, digest in ((OTHER, wire.digest(start)), (file.stem, wire.digest(moved(plan, 0.02)))):
+        with pytest.raises(FednotesError) as caught:
+            held(folder, run, digest)
+        assert caught.value.code == "weights-missing"
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1  # a disk that lies
+    file.write_bytes(content)
+    with pytest.raises(FednotesError):
+        held(folder, file.stem, wire.digest(start))
 
 
 def test_a_withheld_loss_withholds_nothing_from_the_site(ask: Ask, real_site: MakeSite, make_plan: MakePlan) -> None:
