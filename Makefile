@@ -9,7 +9,7 @@ EXTRAS := .[demo,flower,hospital-privacy,dev]
 FREEZE = pip freeze --exclude-editable | sed -E 's/[+][A-Za-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)' | LC_ALL=C sort -f
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test audit check format lock diagram clean
+.PHONY: help install demo test audit chaos soak check format lock diagram clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ test: check ## make check, then the test suite
 
 audit: $(INSTALLED) ## attack private training: canaries, coins, words (six minutes; what is proved is printed)
 	$(BIN)/python -m pytest -s --timeout 1800 tests/audits/audit_*.py
+
+chaos: $(INSTALLED) ## kill anything: what happens to a federation of real processes (half an hour; what it cost is printed)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 tests/chaos/chaos_faults.py
+
+soak: $(INSTALLED) ## rounds for MINUTES=10: does anything grow?
+	OMP_NUM_THREADS=1 MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -s --timeout 0 tests/chaos/chaos_soak.py
 
 check: $(INSTALLED) ## lint, format, types and spelling
 	$(BIN)/ruff check .

@@ -58,13 +58,22 @@ def main() -> None:
                 console.print(f"  {error.next_step}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        kept = ""
-        if any(name in sys.argv for name in ("simulate", "compare")):
-            kept = " What was done is kept: `fednotes simulate --resume RUN` goes on."
-        elif sys.argv[1:3] in (["server", "run"], ["server", "resume"]):
-            kept = " The study goes on: `fednotes status RUN` shows it, `fednotes server stop RUN` ends it."
-        print(f"Interrupted.{kept}", file=sys.stderr)
+        _say_what_goes_on()
         sys.exit(130)
+    except SystemExit as end:  # Typer makes one of Ctrl-C
+        if isinstance(end.__context__, typer.Exit) and isinstance(end.__context__.__cause__, KeyboardInterrupt):
+            _say_what_goes_on()
+        raise
+
+
+def _say_what_goes_on() -> None:
+    """What a person who pressed Ctrl-C has to know."""
+    kept = ""
+    if any(name in sys.argv for name in ("simulate", "compare")):
+        kept = " What was done is kept: `fednotes simulate --resume RUN` goes on."
+    elif sys.argv[1:3] in (["server", "run"], ["server", "resume"]):
+        kept = " The study goes on: `fednotes status RUN` shows it, `fednotes server stop RUN` ends it."
+    print(f"Interrupted.{kept}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from common.results import Summary
 PLAN_FILE, CHECKPOINTS = "plan.toml", "checkpoints"
 SUMMARY_FILE, REPORT_FILE, MODEL_FOLDER = "summary.json", "report.html", "model"
 _LOCK = ".lock"
+_ATTEMPTS = 5
 
 
 class RunFolder:
@@ -50,11 +52,16 @@ class RunFolder:
         with explained(self.path):
             file = (self.path / _LOCK).open("a")
         with file:
-            if not take(file.fileno()):
-                raise InputError("run-busy", f"Another process works on {self.path}.", "Wait for it, or stop it first.")
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            for attempt in range(_ATTEMPTS):  # one that only asks holds it for a moment
+                if take(file.fileno()):
+                    break
+                if attempt == _ATTEMPTS - 1:
+                    message = f"Another process works on {self.path}."
+                    raise InputError("run-busy", message, "Wait for it, or stop it first.")
+                time.sleep(0.1)
+            with contextlib.suppress(OSError):  # the disk may be full; then nobody can be told who holds it
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def busy(self) -> bool:
@@ -87,15 +94,15 @@ def no_run(path: Path) -> NoReturn:
 
 def held(lock: Path) -> bool:
     """Whether a process holds a lock file."""
-    with contextlib.suppress(FileNotFoundError), lock.open("a") as file:
-        return not take(file.fileno())
+    with contextlib.suppress(FileNotFoundError), lock.open() as file:
+        return not take(file.fileno(), fcntl.LOCK_SH)
     return False
 
 
-def take(file: int) -> bool:
+def take(file: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Lock an open file for as long as it is open; False where another process has it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

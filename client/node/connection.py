@@ -65,6 +65,7 @@ log = logging.getLogger("fednotes.node")
 # Two intervals after its last heartbeat a node is given up, and with it the message that it works on: they are long,
 # so that an outage of three minutes costs nothing. A killed node need not wait for it (see `session.py`).
 INTERVAL, BEAT = 120.0, 15.0  # seconds: what is asked for, and how often we really send one
+_OFFLINE = 2.0  # seconds; the ServerApp looks three times a second
 _LONGEST_WAIT = 15.0  # seconds between two attempts
 _OUTAGES = {"coordinator-unreachable", "coordinator-certificate"}
 
@@ -192,6 +193,9 @@ class Connection:
         if (dead := self._session.predecessor) is not None:
             with contextlib.suppress(NotAllowedError):  # it is signed off already
                 self._retire(dead)
+                if self._session.unanswered() is None:
+                    # It may have died with a message that it had not written down: who asked has to see it offline.
+                    self._stop.wait(_OFFLINE)
         request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=INTERVAL)
         try:
             self._node = Node(node_id=self._call(self._client.ActivateNode, request).node_id)

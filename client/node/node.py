@@ -144,7 +144,7 @@ class Node:
             return self._worker.answer(
                 parcel,
                 connection.number,
-                self._coordinator.max_hours_per_message * 3600,
+                min(self._coordinator.max_hours_per_message * 3600, parcel.header.metadata.ttl),  # then nobody waits
                 running=lambda: self._goes_on(connection, parcel.header.metadata.run_id),
                 on_about=lambda study, number: self._status.update(study=study, round=number),
                 on_step=self._status.step,

@@ -16,7 +16,7 @@ import tomli_w
 
 from common.errors import MachineError, StudyError
 from server.deployment.config import LOOPBACK, Server
-from server.deployment.registry import load_registry
+from server.deployment.registry import load_registry, locked
 
 RUN_FOLDER = "run-folder"  # the key of Flower's run config that server.app reads
 
@@ -212,8 +212,8 @@ def pem(public_key: str) -> bytes:
 
 def synchronise(server: Server) -> tuple[list[str], list[str]]:
     """Bring the SuperLink's list in line with the registry: names that were registered, and that were thrown out."""
-    wanted = {pem(one.public_key): name for name, one in load_registry(server).sites.items() if one.public_key}
-    with Control(server) as control:
+    with locked(server), Control(server) as control:
+        wanted = {pem(one.public_key): name for name, one in load_registry(server).sites.items() if one.public_key}
         known = {node.key: node for node in control.nodes()}
         added = [name for key, name in wanted.items() if key not in known]
         gone = [node for key, node in known.items() if key not in wanted]

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import InputError, MachineError
@@ -28,9 +29,9 @@ def children(server: Server) -> list[Child]:
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),  # a base is a folder, packaged, or was fetched before
     }
 
-    def child(name: str, command: list[str], once: bool = False) -> Child:
+    def child(name: str, command: list[str], once: bool = False, lives: Callable[[], bool] | None = None) -> Child:
         # A run survives if the SuperLink is back within a minute.
-        return Child(name, command, environment, server.logs / f"{name}.log", delay=1.0, once=once)
+        return Child(name, command, environment, server.logs / f"{name}.log", delay=1.0, once=once, lives=lives)
 
     def module(name: str) -> list[str]:
         return [sys.executable, "-m", f"server.deployment.{name}", str(server.folder)]
@@ -42,11 +43,13 @@ def children(server: Server) -> list[Child]:
         *("--superexec-auth-secret-file", str(server.executor_secret)),
     ]
     found = [
-        child("superlink", module("superlink")),
+        child("superlink", module("superlink"), lives=lambda: _answers(LOOPBACK, config.flower_port, server.inside)),
         child("sites", module("sync"), once=True),
         child("superexec", executor),
     ]
-    return [*found, child("gateway", module("gateway"))] if config.listener else found
+    if listener := config.listener:
+        found.append(child("gateway", module("gateway"), lives=lambda: _answers(*listener, server.ca)))
+    return found
 
 
 def start(server: Server, say: Say) -> None:
@@ -90,22 +93,30 @@ def _check_port(host: str, port: int) -> None:
 
 def healthy(server: Server, seconds: float = 0.0) -> bool:
     """Whether the gateway, and the SuperLink behind it, answer; asked until they do, for at most `seconds`."""
+    config = server.config()
+    inside, outside = (LOOPBACK, config.flower_port), config.listener
+    (host, port), authority = (outside, server.ca) if outside else (inside, server.inside)
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError, ValueError):
-            if _health(server) == 200:
+            if _health(host, port, authority) == 200:
                 return True
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
 
 
-def _health(server: Server) -> int:
-    """The status that the gateway gives on this machine, or the SuperLink where there is no gateway."""
-    config = server.config()
-    context = client_context(server.ca if config.listener else server.inside)
+def _answers(host: str, port: int, authority: Path) -> bool:
+    """Whether a process on this machine says anything at all when it is asked for its health."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return _health(host, port, authority) > 0
+    return False
+
+
+def _health(host: str, port: int, authority: Path) -> int:
+    """The status that a process on this machine gives."""
+    context = client_context(authority)
     context.check_hostname = False  # the gateway's certificate is for elsewhere; `server check` looks at that
-    host, port = config.listener or (LOOPBACK, config.flower_port)
     with (
         socket.create_connection((LOOPBACK if host == "0.0.0.0" else host, port), timeout=5) as plain,
         context.wrap_socket(plain) as connection,

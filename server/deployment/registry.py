@@ -129,14 +129,21 @@ def _now() -> str:
 
 
 @contextlib.contextmanager
-def _changed(server: Server) -> Iterator[Registry]:
-    """The registry, written back if nothing was raised. Two at a time wait for each other."""
+def locked(server: Server) -> Iterator[None]:
+    """For whoever changes the registry, or the SuperLink's list by it: one at a time."""
     with explained(server.sites):
         lock = os.open(server.folder / "sites.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _changed(server: Server) -> Iterator[Registry]:
+    """The registry, written back if nothing was raised."""
+    with locked(server):
         registry = load_registry(server)
         yield registry
         write_text(server.sites, registry.model_dump_json(indent=2) + "\n")
-    finally:
-        os.close(lock)

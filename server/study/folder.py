@@ -46,7 +46,9 @@ class Study(RunFolder):
         Yields whether there was a wait.
         """
         waited = False
-        with explained(self.path), (self.path / _CARRIER).open("a") as file:
+        with explained(self.path):
+            file = (self.path / _CARRIER).open("a")
+        with file:
             while not take(file.fileno()):
                 waited = True
                 meanwhile()

@@ -6,6 +6,7 @@ Flower cannot resume a run. A study can: its rounds go on from the last checkpoi
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from common.errors import MachineError, StudyError
 from server.deployment.config import Server
@@ -14,9 +15,10 @@ from server.display import Display
 from server.study.events import EventReader
 from server.study.folder import Study
 
+_Answer = TypeVar("_Answer")
 _POLL = 0.5
 _IN_VAIN = 3  # Flower runs in a row that are lost without a round between them
-_AWAY = 120.0  # seconds without a SuperLink
+_AWAY = 180.0  # seconds without a SuperLink; one that hangs is noticed after a minute
 _HANGS = 30.0  # seconds that a ServerApp may live on after Flower has ended its run
 _GONE = 5.0  # seconds in which a ServerApp that was there holds its study no more, while Flower thinks it runs
 
@@ -58,17 +60,29 @@ def _carry(server: Server, study: Study, events: EventReader, display: Display) 
 
 def _flower_run(server: Server, study: Study) -> int:
     """The Flower run that carries the study, or is about to; a new one where the last has ended."""
-    with Control(server) as control:
-        numbers = study.record.flower_runs
-        if numbers and not control.run_status(numbers[-1]).finished:
-            return numbers[-1]
-        if not _wait_until(lambda: not study.busy(), _HANGS):
-            study.kill_holder()  # its run has ended without it: it hangs, or cannot be told
-            _wait_until(lambda: not study.busy(), _HANGS)
-        study.forget_stop_reason()
-        number = control.start_run(study.path)
+    numbers = study.record.flower_runs
+    if numbers and not _insist(server, lambda control: control.run_status(numbers[-1])).finished:
+        return numbers[-1]
+    if not _wait_until(lambda: not study.busy(), _HANGS):
+        study.kill_holder()  # its run has ended without it: it hangs, or cannot be told
+        _wait_until(lambda: not study.busy(), _HANGS)
+    study.forget_stop_reason()
+    number = _insist(server, lambda control: control.start_run(study.path))
     study.add_flower_run(number)
     return number
+
+
+def _insist(server: Server, ask: Callable[[Control], _Answer]) -> _Answer:
+    """Ask the SuperLink, which may be away for a while."""
+    end = time.monotonic() + _AWAY
+    while True:
+        try:
+            with Control(server) as control:
+                return ask(control)
+        except MachineError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_POLL)
 
 
 def stop(server: Server, study: Study) -> bool:

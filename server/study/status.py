@@ -51,9 +51,10 @@ def status(path: Path) -> RunStatus:
         no_run(path)
     run = Study(path) if (path / STUDY_FILE).exists() else RunFolder(path)
     plan = run.plan
+    busy = run.worked_on() if isinstance(run, Study) else run.busy()  # first: where it is not, nothing changes below
     kept = load_checkpoint(run.checkpoints, plan.hash())
     record = kept[0] if kept else None
-    summary, busy = run.summary(), run.worked_on() if isinstance(run, Study) else run.busy()
+    summary = run.summary()
     stopped = run.stop_reason() if isinstance(run, Study) else None
     message = ""
     state: Literal["waiting", "running", "interrupted", "stopped", "finished"]

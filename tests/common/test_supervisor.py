@@ -181,3 +181,25 @@ def test_nothing_runs_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert running(tmp_path / "none") is None
     (tmp_path / LOCK).write_text("123\n")  # left by one that was killed
     assert running(tmp_path) is None
+
+
+def test_what_hangs_is_killed_with_what_it_has_started_and_begins_anew(tmp_path: Path) -> None:
+    """Its pulse is a file: one that is written once grows old."""
+    child = f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]).pid, flush=True); time.sleep(600)"  # noqa: E501
+    code = (
+        "import sys; from pathlib import Path\nimport common.supervisor as s\n"
+        "s._ASK, s._HANGS = 0.1, 0.5\n"
+        f"one = s.Child('one', [sys.executable, '-c', {child!r}], {{}}, Path('one.log'), 0.1, lives=lambda: False)\n"
+        f"two = s.Child('two', [sys.executable, '-c', {SLEEPER!r}], {{}}, Path('two.log'), 0.1, lives=lambda: True)\n"
+        "s.supervise([one, two], Path('.'), lambda line: print(line, flush=True))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: processes(tmp_path)["one"]["restarts"] >= 1)
+        started = int((tmp_path / "one.log").read_text().split()[0])
+        wait_for(lambda: not lives(started))
+        assert processes(tmp_path)["two"]["restarts"] == 0
+    finally:
+        stop(tmp_path, 10)
+        process.wait(10)

@@ -12,6 +12,7 @@ from fleet import Link, NodeProcess, Run, alive, wait_for
 from flwr.app import Message, RecordDict
 from flwr.common.constant import ErrorCode
 
+from client.node.session import STATE
 from common import messages
 from common.encoder import load_encoder
 from common.plan import StudyPlan
@@ -132,6 +133,21 @@ def test_a_node_that_is_killed_comes_back_at_once_and_answers_for_what_it_had(
         reply = run.reply(name, 15)
         assert reply.error.code == ErrorCode.NODE_UNAVAILABLE or code(reply) == "node-restarted"
         assert list(run.get_node_ids()) == [number]
+
+
+def test_a_message_that_a_killed_node_had_not_written_down_is_not_waited_for(
+    link: Link, node: NodeProcess, long_plan: StudyPlan
+) -> None:
+    """The coordinator has handed it out, and does so once: without more it would wait for it until its time is over."""
+    with link.run() as run:
+        name = run.push_messages([train_message(long_plan, node.number)])[0]
+        worker = trains(node)
+        node.process.kill()
+        node.process.wait()
+        wait_for(lambda: not alive(worker), 5)
+        (node.folder / STATE / "claimed").unlink()
+        node.start()
+        assert run.reply(name, 20).error.code == ErrorCode.NODE_UNAVAILABLE
 
 
 def test_a_reply_arrives_though_the_coordinator_was_killed_meanwhile(
