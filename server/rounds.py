@@ -71,6 +71,7 @@ class Rounds:
         self._answering: set[int] = set()  # nodes that have answered the latest training request
         self._holding: set[int] = set()  # nodes that were sent the weights as they stand, to evaluate
         self._held_digest = ""
+        self._sent: dict[str, int] = {}  # site -> bytes that it was sent to evaluate
         self.sites = Sites(self.grid, self.plan, self.run_id, self.base, self._deadlines["query"], self._left_out)
         self.sites.meet()
         strategy = self._strategy(kept[0] if kept else None)
@@ -93,6 +94,8 @@ class Rounds:
                     self.on_event(Event("joined", number, name))
             arrays, sites, attempts = self._train(number, arrays, strategy, state.rounds)
             held_out = self._held_out(number, arrays, self._answering)
+            brought = {one.site: one.bytes_down + self._sent.get(one.site, 0) for one in sites}
+            sites = [one.model_copy(update={"bytes_down": brought[one.site]}) for one in sites]
             seconds = time.perf_counter() - started
             done = Round(
                 number=number,
@@ -253,6 +256,7 @@ class Rounds:
         there = in_order({node for node in nodes if names[node] not in self.left}, names)
         held_out: dict[str, HeldOut] = {}
         replies = self._ask("evaluate", number, dict.fromkeys(there, content))
+        self._sent = {names[node]: sum(value.nbytes for value in sent.values()) for node in there}
         if self.sites.real:  # the next round begins where this one ends, and need not send it again
             self._holding = {node for node, reply in replies.items() if reply is not None}
             self._held_digest = wire.digest(wire.received(sent))

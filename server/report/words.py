@@ -129,6 +129,10 @@ def comparison_sentences(summary: Summary) -> list[str]:
     A paragraph a baseline where all encoders are frozen, else a shorter one a mode, with the frozen encoder first.
     """
     compared = [c for c in summary.comparisons if c.against in COMPARED]
+    if not compared and summary.engine == "servers":
+        return [
+            "Scores are the sites' own: `fednotes site report` says at each of them whether federation helped there."
+        ]
     if not compared:
         return ["The encoder was not compared with any baseline, so this run cannot say whether federation helped."]
     cases = len({comparison.task for comparison in summary.comparisons}) > 1

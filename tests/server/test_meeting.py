@@ -175,8 +175,8 @@ def test_weights_that_a_site_was_sent_to_evaluate_are_not_sent_again(make: Calla
     state = study.begin(ALL).run()
     plain.run()
     assert all(np.array_equal(study.kept[1][name], plain.kept[1][name]) for name in START)
-    assert {s.bytes_down for one in state.rounds[1:] for s in one.sites} == {0}
-    assert {s.bytes_up for one in state.rounds[1:] for s in one.sites} == {sum(v.nbytes // 2 for v in START.values())}
+    size = sum(value.nbytes // 2 for value in START.values())
+    assert {(s.bytes_down, s.bytes_up) for one in state.rounds[1:] for s in one.sites} == {(size, size)}
     trained = [m for m in study.sent if m.metadata.message_type == "train"]
     assert len(trained) == 12 and not any(m.content.array_records for m in trained)
 
@@ -192,7 +192,7 @@ def test_a_site_that_lost_them_is_sent_them_and_loses_no_round(make: Callable[..
 
     study.update = forget
     state = study.begin(ALL).run()
-    assert [s.bytes_down for one in state.rounds[1:] for s in one.sites] == [0, 0, 0, 0, size, 0] + [0] * 6
+    assert [s.bytes_down for one in state.rounds[1:] for s in one.sites] == [size] * 4 + [2 * size] + [size] * 7
     assert all(s.state == "returned" for one in state.rounds[1:] for s in one.sites)
     assert [one.attempts for one in state.rounds] == [1] * 5 and study.left_out() == {}
     assert study.trained(2) == [*sorted(ALL), "millbrook"]
@@ -212,4 +212,4 @@ def test_after_a_restart_they_are_sent(make: Callable[..., Federation]) -> None:
         study.begin(ALL).run()
     study.update = update
     state = study.begin(ALL).run()
-    assert [{s.bytes_down for s in one.sites} for one in state.rounds[1:]] == [{0}, {0}, {size}, {0}]
+    assert [{s.bytes_down for s in one.sites} for one in state.rounds[1:]] == [{size}, {size}, {2 * size}, {size}]

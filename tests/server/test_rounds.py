@@ -216,7 +216,7 @@ def test_a_whole_study(make_study: Callable[..., Study], bases: dict[str, str]) 
             update = updates[site.site]
             norm = np.sqrt(sum(np.square(update[k].astype(np.float64) - before[k]).sum() for k in before))
             assert site.state == "returned" and site.reason == "" and site.steps == 2
-            assert (site.bytes_down, site.bytes_up) == (size, size)
+            assert (site.bytes_down, site.bytes_up) == (2 * size, size)  # to train, and to evaluate
             assert site.update_norm == pytest.approx(norm, rel=1e-5) and site.update_norm > 0
         weight = {s.site: s.notes for s in one.sites}
         before = {
@@ -503,7 +503,7 @@ def test_half_the_bytes(make_study: Callable[..., Study], wire: str) -> None:
     plain.run()
     size = sum(value.nbytes for value in plain.weights.values())
     for one in (s for r in state.rounds[1:] for s in r.sites):
-        assert one.bytes_up == size // 2 and one.bytes_down == (size // 2 if wire == "float16" else size)
+        assert one.bytes_up == size // 2 and one.bytes_down == (size if wire == "float16" else 2 * size)
     start = base_tensors(study.plan)
     moved = np.sqrt(sum(np.square(plain.weights[k] - start[k]).sum() for k in start))
     apart = np.sqrt(sum(np.square(plain.weights[k] - study.weights[k]).sum() for k in start))
