@@ -150,8 +150,9 @@ class PrivacySpent(Result):
 class SiteRound(Result):
     """One site in one round. `state` is "returned" or "left-out"; a site that was left out has a `reason`.
 
-    Bytes are of the weights: down to the site, to train and to evaluate, and up from it. `update_norm` is the L2 norm of what the site changed. With
-    private training `privacy` is there, `loss` has noise or is None, and notes, tokens and seconds are withheld: 0.
+    Bytes are of the weights: down to the site, to train and to evaluate, and up from it. `update_norm` is the L2 norm
+    of what the site changed. With private training `privacy` is there, `loss` has noise or is None, and notes, tokens
+    and seconds are withheld: 0.
     """
 
     site: str
