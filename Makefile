@@ -9,7 +9,7 @@ EXTRAS := .[demo,flower,hospital-privacy,dev]
 FREEZE = pip freeze --exclude-editable | sed -E 's/[+][A-Za-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)' | LC_ALL=C sort -f
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test audit chaos soak check format lock diagram clean
+.PHONY: help install demo test audit servers chaos soak check format lock diagram clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ test: check ## make check, then the test suite
 audit: $(INSTALLED) ## attack private training: canaries, coins, words (six minutes; what is proved is printed)
 	$(BIN)/python -m pytest -s --timeout 1800 tests/audits/audit_*.py
 
-chaos: $(INSTALLED) ## kill anything: what happens to a federation of real processes (half an hour; what it cost is printed)
+servers: $(INSTALLED) ## studies over real servers that take longer: refused and failing sites, stops (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 1800 tests/deployment/servers_*.py
+
+chaos: $(INSTALLED) ## kill anything: what happens to real servers and sites (half an hour; costs are printed)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s --timeout 3600 tests/chaos/chaos_faults.py
 
 soak: $(INSTALLED) ## rounds for MINUTES=10: does anything grow?
