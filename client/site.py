@@ -179,8 +179,8 @@ def private_facts(facts: SiteFacts, units: int, policy: Policy) -> SiteFacts:
     """What a site says of itself to a private study: how many units train; the rest where its policy releases it."""
     if policy.release_uncovered:
         return facts.model_copy(update={"units": units})
-    counts = dict.fromkeys(set(SiteFacts.model_fields) - {"name", "units"}, 0)
-    return SiteFacts.model_validate({"name": facts.name, "units": units} | counts)
+    counts = {name: 0 for name, value in facts if isinstance(value, int)}
+    return facts.model_copy(update=counts | {"units": units})
 
 
 def site_facts(name: str, notes: "NoteStore", plan: StudyPlan) -> SiteFacts:

@@ -30,6 +30,8 @@ from common.supervisor import QUIET
 from server.checkpoint import State, load_checkpoint
 from server.deployment.config import Server
 from server.deployment.processes import healthy
+from server.record.events import events as recorded
+from server.record.place import find
 from server.run_folder import RunFolder
 from server.study.folder import Study
 
@@ -285,10 +287,10 @@ class RealFederation:
                 self.values.update(values_of(self.server.database))
 
 
-def events(study: Study) -> list[dict[str, Any]]:
+def events(study: RunFolder) -> list[dict[str, Any]]:
     """What has happened in a study so far."""
-    file = study.path / "events.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    found = find(study.path)
+    return recorded(*found) if found else []
 
 
 def happened(study: Study, kind: str, number: int) -> Callable[[], bool]:

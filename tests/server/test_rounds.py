@@ -20,7 +20,8 @@ from common.plan import StudyPlan
 from common.plan_sections import STRATEGY_SETTINGS
 from server.base import base_tensors
 from server.checkpoint import State, load_checkpoint
-from server.rounds import Event, Rounds
+from server.events import Event
+from server.rounds import Rounds
 from simulations.engines import InProcessGrid
 
 SECRET = "Mrs Zebrafinch, 4 Elm Street"
