@@ -72,8 +72,7 @@ def table(base: str, chosen: list[dict[str, Any]], settings: argparse.Namespace)
             "learning_rate": 1e-3,
             "precision": "float32",
         },
-        # On a busy machine, too, every site is in every round.
-        "federation": {"rounds": settings.rounds, "share": "encoder", "round_timeout": 86_400.0},
+        "federation": {"rounds": settings.rounds, "share": "encoder"},
         "evaluation": {"held_out_notes": 16, "shots": [16, 64]},
         "table": {"seeds": settings.seeds, "settings": ["federated"]},
         "arms": chosen,
