@@ -36,6 +36,8 @@ class Policy(BaseModel):
     where the study's plan asks for them.
     `require_privacy`: no study without differential privacy.
     `unit`: "patient" refuses plans that protect single notes.
+    `exact_clipping`: only plans that compute each unit alone (privacy.engine = "loop"), which is private whatever the
+    weights that the coordinator sends.
     `max_epsilon`: most that all studies together may spend of the ledger.
     `release_uncovered`: with private training, exact counts of notes, held-out losses and figures of the embedding
     space leave, too. No epsilon covers them: it is for simulations.
@@ -49,6 +51,7 @@ class Policy(BaseModel):
     release_embedding_space: bool = False
     require_privacy: bool = False
     unit: Literal["patient", "note"] = "note"
+    exact_clipping: bool = False
     max_epsilon: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     release_uncovered: bool = False
 
