@@ -12,6 +12,7 @@ import client.evaluation.cli
 import client.notes.cli
 import common.cli
 import server.cli
+import server.dashboard.cli
 import server.study.cli
 import simulations.cli
 from common.errors import FednotesError
@@ -28,6 +29,7 @@ app.add_typer(common.cli.app, name="plan")
 app.add_typer(client.notes.cli.app, name="notes")
 app.add_typer(client.cli.app, name="site")
 app.add_typer(server.cli.app, name="server")
+app.add_typer(server.dashboard.cli.app, name="dashboard")
 server.study.cli.register(server.cli.app, app)
 
 

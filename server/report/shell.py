@@ -37,7 +37,9 @@ class Chart:
 class Charts:
     """Collects the charts while the sections are built, so that the page knows every figure it has to draw."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "figure") -> None:
+        """`prefix`: of the charts' ids; sections of one page that collect their own charts differ in it."""
+        self.prefix = prefix
         self.drawn: list[Chart] = []
 
     def add(
@@ -51,9 +53,13 @@ class Charts:
         if square:
             # as high as it is wide on every screen: the page gives the height
             figure.layout.height = None
-        chart = Chart(f"figure-{len(self.drawn) + 1}", title, label, figure, table, square)
+        chart = Chart(f"{self.prefix}-{len(self.drawn) + 1}", title, label, figure, table, square)
         self.drawn.append(chart)
         return chart
+
+    def figures(self) -> dict[str, Any]:
+        """What Plotly is to draw, by the place on the page."""
+        return {chart.id: json.loads(chart.figure.to_json()) for chart in self.drawn}
 
 
 def embedding_section(charts: Charts, embedding: EmbeddingMap | None, sites: list[str]) -> dict[str, Any] | None:
@@ -79,22 +85,23 @@ def embedding_section(charts: Charts, embedding: EmbeddingMap | None, sites: lis
 
 def assemble(template: str, result: Summary | Table, charts: Charts, **context: Any) -> str:
     """A whole page from a template that extends base.html."""
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("charts.js", "page.js"))
     frame = {
         "result": result,
         "no_dp": NO_DP in result.privacy,  # a table says it of some of its arms, perhaps
-        "figures": {chart.id: json.loads(chart.figure.to_json()) for chart in charts.drawn},
+        "figures": charts.figures(),
         "style": Markup((HERE / "style.css").read_text(encoding="utf-8")),
-        "plotly_js": Markup(_plotly_js()),
+        "dark_style": Markup((HERE / "dark.css").read_text(encoding="utf-8")),
+        "plotly_js": Markup(plotly_js()),
         "page_js": Markup(script),
         # only these two scripts may run, whatever a name or a category holds, and nothing may be fetched
-        "script_hashes": Markup(" ".join(f"'sha256-{_digest(code)}'" for code in (_plotly_js(), script))),
+        "script_hashes": Markup(" ".join(f"'sha256-{_digest(code)}'" for code in (plotly_js(), script))),
     }
-    return _environment().get_template(template).render(frame | context).lstrip()
+    return environment().get_template(template).render(frame | context).lstrip()
 
 
 @cache
-def _plotly_js() -> str:
+def plotly_js() -> str:
     return get_plotlyjs()
 
 
@@ -103,9 +110,14 @@ def _digest(code: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def environment(*more: Path) -> Environment:
+    """Of the report's templates, and of those in `more` folders that use its macros: everything is escaped."""
+    made = Environment(
+        loader=FileSystemLoader([*more, HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"duration": words.duration, "counted": words.count, "signed": words.signed}
-    return environment
+    made.filters |= {"duration": words.duration, "counted": words.count, "signed": words.signed}
+    return made

@@ -1,0 +1,112 @@
+"""What every page has: its header, how fresh it is, and its sections, which are renewed while somebody looks."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import plotly
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.events import GenericEventArguments
+
+from server.dashboard.guard import logged_in
+from server.dashboard.live import Live, Shown
+from server.dashboard.rendering import rendered
+
+PLOTLY_JS = f"/assets/plotly-{plotly.__version__}.js"
+
+
+@contextmanager
+def frame(title: str, eyebrow: str, idle: float) -> Iterator[None]:
+    """The page around what is made inside. `idle`: seconds after which who does nothing is logged out."""
+    client = ui.context.client
+    request = client.request
+    session = logged_in(request.scope)
+    client.title = f"{title} – Fednotes"
+    ui.add_head_html(rendered("head.html", plotly=PLOTLY_JS))
+    ui.add_body_html(
+        rendered(
+            "header.html", here=request.url.path, form=session.form if session else "", idle=idle if session else None
+        )
+    )
+    with ui.element("div").props('id="content" tabindex="-1"'):
+        Section(rendered("title.html", title=title, eyebrow=eyebrow))
+        yield
+
+
+class Section(Element, component="section.js"):
+    """HTML that the server made: `html` is set anew where it changed. What it holds must be escaped already."""
+
+    def __init__(self, html: str, on_action: Callable[[dict[str, str]], Any] | None = None) -> None:
+        """`on_action` gets the data of a `<button data-action=…>` in it that was pressed: `{"action": …}` and more."""
+        super().__init__()
+        self.html = self._props["html"] = html
+        if on_action:
+
+            def pressed(event: GenericEventArguments) -> Any:
+                return on_action({str(key): str(value) for key, value in dict(event.args).items()})
+
+            self.on("action", pressed)
+
+    def renew(self, html: str) -> None:
+        if html != self.html:
+            self.html = self._props["html"] = html
+            self.update()
+
+
+class FeedLine(Element, component="feed.js"):
+    """How fresh the page is, in words."""
+
+    def __init__(self, shown: Shown) -> None:
+        super().__init__()
+        self._props["news"] = _news(shown)
+
+    def renew(self, shown: Shown) -> None:
+        self._props["news"] = _news(shown)
+        self.update()
+
+
+class Sections(Element):
+    """Sections of a live source, by name; all of them by default. They come, change and go with it."""
+
+    def __init__(
+        self, names: list[str] | None = None, on_action: Callable[[dict[str, str]], Any] | None = None
+    ) -> None:
+        super().__init__("div")
+        self.classes("sections")
+        self._names, self._on_action = names, on_action
+        self._made: dict[str, Section] = {}
+
+    def renew(self, shown: Shown) -> None:
+        wanted = {name: html for name, html in shown.sections.items() if self._names is None or name in self._names}
+        for name in [name for name in self._made if name not in wanted]:
+            self._made.pop(name).delete()
+        for index, (name, html) in enumerate(wanted.items()):
+            if name in self._made:
+                self._made[name].renew(html)
+            else:
+                with self:
+                    self._made[name] = Section(html, self._on_action)
+                self._made[name].move(self, index)
+
+
+async def watch(live: Live, *parts: Sections | FeedLine) -> None:
+    """Fill the parts of this page from a source, and renew them while the page is open."""
+
+    def renew(shown: Shown) -> None:
+        for part in parts:
+            part.renew(shown)
+
+    ui.context.client.on_delete(lambda: live.leave(renew))
+    renew(await live.join(renew))
+
+
+def _news(shown: Shown) -> dict[str, Any]:
+    feed = shown.feed
+    return {
+        "heard": feed.heard,
+        "still": feed.still,
+        "stale": feed.stale_after,
+        "problem": shown.problem,
+        "checked": shown.checked,
+    }

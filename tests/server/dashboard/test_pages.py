@@ -1,0 +1,329 @@
+"""The pages in a real browser: live, light and dark, with a keyboard, on a phone, and when the feed dies."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import PASSWORD, Dashboard, Start, Window, add_run, eventually
+from page_tags import HOSTILE
+from playwright.sync_api import Page, expect
+
+from server.run_folder import RunFolder
+
+Open = Callable[..., Window]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return add_run(tmp_path / "runs", "first")
+
+
+@pytest.fixture
+def dashboard(start_dashboard: Start, run: RunFolder) -> Dashboard:
+    return start_dashboard(run.path.parent)
+
+
+@pytest.fixture(scope="module")
+def guarded(start_dashboard: Start, password_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Dashboard:
+    runs = tmp_path_factory.mktemp("runs")
+    add_run(runs, "first")
+    return start_dashboard(runs, "--password-file", str(password_file))
+
+
+def opened(window: Window, dashboard: Dashboard, path: str = "/study/first") -> Page:
+    window.page.goto(dashboard.address + path)
+    window.page.locator(".feed .said").get_by_text(re.compile(".")).wait_for()
+    return window.page
+
+
+def log_in(page: Page, dashboard: Dashboard) -> None:
+    page.goto(dashboard.address)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("heading", name="Studies").wait_for()
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds wrong, best practices included."""
+    return [
+        f"{found['id']}: {node['html'][:200]}"
+        for found in Axe().run(page).response["violations"]
+        for node in found["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_are_accessible_quiet_and_ask_nobody_else(
+    guarded: Dashboard, open_window: Open, screenshots: Path, scheme: str, width: int
+) -> None:
+    window = open_window(width, scheme)
+    page = window.page
+    page.goto(guarded.address)
+    assert violations(page) == []
+    page.screenshot(path=screenshots / f"login-{scheme}-{width}.png", full_page=True)
+    log_in(page, guarded)
+    for name, path in (("studies", "/"), ("study", "/study/first")):
+        opened(window, guarded, path)
+        if name == "study":
+            page.locator("html.drawn .main-svg").first.wait_for()
+        assert violations(page) == []
+        assert page.locator("html").get_attribute("lang") == "en-US"
+        for landmark in ("banner", "main", "navigation"):
+            expect(page.get_by_role(landmark)).to_have_count(1)  # type: ignore[arg-type]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+        page.screenshot(path=screenshots / f"{name}-{scheme}-{width}.png", full_page=True)
+    assert window.console == []
+    assert {address.split("/")[2] for address in window.asked if not address.startswith(("data:", "blob:"))} == {
+        guarded.address.split("/")[2]
+    }
+
+
+def test_a_change_is_seen_within_two_seconds_and_disturbs_nobody(
+    dashboard: Dashboard, run: RunFolder, open_window: Open
+) -> None:
+    window = open_window()
+    page = opened(window, dashboard)
+    page.locator("html.drawn .main-svg").first.wait_for()
+    table = page.locator("#training details")
+    table.locator("summary").click()
+    page.get_by_role("button", name="Harbour Clinic").click()
+    page.get_by_role("button", name="St Brigid's").focus()
+    chart = page.locator("#training .chart")
+    chart.evaluate("chart => { chart.mark = 'the same' }")
+    lines = page.locator("#training .scatterlayer .trace")
+    assert lines.count() == 3
+    summary = run.summary()
+    assert summary
+    points = page.locator("#training .scatterlayer .trace").first.locator(".point")
+    before = points.count()
+    run.write_summary(summary.model_copy(update={"rounds": summary.rounds[:-1]}))
+    took = eventually(lambda: points.count() == before - 1)
+    print(f"a change was drawn after {took:.2f} s")
+    assert took < 2
+    assert table.get_attribute("open") is not None, "what was open was closed"
+    assert page.evaluate("document.activeElement.textContent").strip() == "St Brigid's", "focus was lost"
+    assert page.get_by_role("button", name="Harbour Clinic").get_attribute("aria-pressed") == "false"
+    assert lines.count() == 3, "what was hidden came back"
+    assert chart.evaluate("chart => chart.mark") == "the same", "the chart was made anew, not drawn again"
+    assert window.console == []
+
+
+def test_a_new_study_comes_into_the_list(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
+    page = opened(open_window(), dashboard, "/")
+    add_run(run.path.parent, "second", study="another")
+    page.get_by_role("link", name="another").wait_for(timeout=2000)
+    page.get_by_role("link", name="another").click()
+    page.get_by_role("heading", name="second").wait_for()
+
+
+def test_the_page_says_that_nobody_works_on_a_study_and_that_one_is_silent(
+    dashboard: Dashboard, run: RunFolder, open_window: Open, screenshots: Path
+) -> None:
+    page = opened(open_window(), dashboard)
+    assert "The study has finished" in page.locator(".feed").inner_text()
+    (run.path / "summary.json").unlink()
+    with run.locked():  # somebody works on it
+        page.locator(".feed").get_by_text("Live.").wait_for()
+        long_ago = time.time() - 400
+        for path in run.path.iterdir():
+            os.utime(path, (long_ago, long_ago))
+        page.locator("html[data-feed=old]").wait_for()
+        assert "may be out of date. Last news 6 min ago." in page.locator(".feed").inner_text()
+        page.screenshot(path=screenshots / "study-old.png", full_page=True)
+        assert violations(page) == []
+
+
+def test_a_page_whose_server_died_says_so_and_turns_grey(
+    dashboard: Dashboard, open_window: Open, screenshots: Path
+) -> None:
+    window = open_window()
+    page = opened(window, dashboard)
+    page.locator("html[data-feed=still]").wait_for()
+    dashboard.process.kill()
+    began = time.monotonic()
+    page.locator("html[data-feed=lost]").wait_for(timeout=5000)
+    print(f"a killed dashboard was noticed after {time.monotonic() - began:.2f} s")
+    said = page.get_by_role("status").inner_text()
+    assert said.startswith("Connection lost. What is shown is as it was at ") and "may be out of date" in said
+    assert "grayscale(1)" in page.locator(".sections").evaluate("part => getComputedStyle(part).filter")
+    assert violations(page) == []
+    page.screenshot(path=screenshots / "study-lost.png", full_page=True)
+
+
+def test_a_page_whose_server_came_back_is_live_again(start_dashboard: Start, run: RunFolder, open_window: Open) -> None:
+    first = start_dashboard(run.path.parent)
+    page = opened(open_window(), first)
+    first.process.kill()
+    first.process.wait()
+    page.locator("html[data-feed=lost]").wait_for()
+    start_dashboard(run.path.parent, "--port", first.address.rpartition(":")[2])
+    page.locator("html[data-feed=still]").wait_for(timeout=20_000)
+
+
+def test_a_damaged_record_is_said(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
+    page = opened(open_window(), dashboard)
+    (run.path / "plan.toml").write_text("[study")
+    (run.path / "summary.json").touch()
+    page.locator("html[data-feed=problem]").wait_for()
+    assert page.get_by_role("status").inner_text().startswith("No news. ")
+    assert page.locator("#training .chart").count() == 1, "what was known is gone"
+
+
+def test_a_wrong_password_is_refused_and_slowed(
+    start_dashboard: Start, run: RunFolder, password_file: Path, open_window: Open, screenshots: Path
+) -> None:
+    guarded = start_dashboard(run.path.parent, "--password-file", str(password_file))
+    page = open_window(java_script_enabled=False).page  # the login needs no script
+    page.goto(guarded.address + "/study/first")
+    for _ in range(6):
+        page.keyboard.type("wrong")  # the field has the focus
+        page.keyboard.press("Enter")
+        page.wait_for_load_state()
+    assert "Too many wrong passwords. Wait " in page.get_by_role("alert").inner_text()
+    page.screenshot(path=screenshots / "login-slowed.png")
+    wait = re.search(r"Wait (\d+) s", page.get_by_role("alert").inner_text())
+    assert wait
+    time.sleep(int(wait[1]) + 0.5)
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("That is not the password.")
+    assert page.get_by_label("Password").get_attribute("aria-invalid") == "true"
+
+
+def test_an_ended_session_leads_to_the_login_and_back(
+    start_dashboard: Start, run: RunFolder, password_file: Path, open_window: Open
+) -> None:
+    options = ("--password-file", str(password_file), "--idle-minutes", "0.05")
+    guarded = start_dashboard(run.path.parent, *options)
+    page = open_window().page
+    log_in(page, guarded)
+    page.goto(guarded.address + "/study/first")
+    for _ in range(5):  # a person is there, longer than the session would last without
+        page.keyboard.press("Shift")
+        page.wait_for_timeout(1000)
+    assert "/study/first" in page.url
+    page.wait_for_url("**/login?next=**", timeout=15_000)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/study/first")
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_label("Password").wait_for()
+    page.go_back()
+    page.get_by_label("Password").wait_for()
+
+
+def test_the_choice_of_colours_is_kept(dashboard: Dashboard, open_window: Open) -> None:
+    page = opened(open_window(scheme="light"), dashboard)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.locator("html.drawn .main-svg").first.wait_for()
+    page.get_by_label("Colours").select_option("Dark")
+    dark = page.evaluate(ground)
+    assert (light, dark) == ("rgb(255, 255, 255)", "rgb(20, 24, 29)")
+    tick = "getComputedStyle(document.querySelector('#training .xtick text')).fill"
+    eventually(lambda: page.evaluate(tick) == "rgb(231, 235, 239)")
+    page.reload()
+    assert page.evaluate(ground) == dark
+    assert violations(page) == []
+    page.get_by_label("Colours").select_option("As the system")
+    assert page.evaluate(ground) == light
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(ground) == dark
+
+
+def test_a_keyboard_is_enough(dashboard: Dashboard, open_window: Open) -> None:
+    page = opened(open_window(), dashboard, "/")
+    focused = "document.activeElement.textContent.trim()"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "Skip to the content"
+    assert page.locator(".skip").evaluate("link => link.getBoundingClientRect().top") >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+    seen = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate(focused))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        if seen[-1] == "test":
+            break
+    assert seen[-1] == "test"
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="first").wait_for()
+
+
+def test_scripts_in_names_do_nothing(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
+    summary = run.summary()
+    assert summary
+    sites = [site.model_copy(update={"name": HOSTILE}) if i == 0 else site for i, site in enumerate(summary.sites)]
+    first = summary.sites[0].name
+    rounds = [
+        one.model_copy(
+            update={"held_out": {HOSTILE if name == first else name: it for name, it in one.held_out.items()}}
+        )
+        for one in summary.rounds
+    ]
+    window = open_window()
+    page = opened(window, dashboard)
+    page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+    run.write_summary(summary.model_copy(update={"sites": sites, "rounds": rounds}))
+    page.get_by_role("button", name="Mercy</script>").wait_for()
+    page.reload()
+    page.get_by_role("button", name="Mercy</script>").wait_for()
+    page.locator("html.drawn .main-svg").first.wait_for()
+    assert page.locator("img[src=x]").count() == 0
+    page.goto(f"{dashboard.address}/study/first?x=<script>alert(1)</script>#<img src=x onerror=alert(2)>")
+    page.locator("#training").wait_for()
+    assert window.console == []
+
+
+def test_an_attribute_that_got_into_a_page_could_not_run(dashboard: Dashboard, open_window: Open) -> None:
+    """What if something was not escaped? The policy of the page is the second wall."""
+    window = open_window()
+    page = opened(window, dashboard)
+    page.evaluate("""() => {
+        const part = document.createElement("div");
+        part.innerHTML = "<img src='x:' onerror='window.ran = 1'><script>window.ran = 2</" + "script>";
+        document.body.append(part);
+        const script = document.createElement("script");
+        script.textContent = "window.ran = 3";
+        document.body.append(script);
+    }""")
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.ran") is None
+    assert any("Content Security Policy" in said for said in window.console)
+
+
+@pytest.mark.timeout(120)
+def test_twenty_viewers_at_once(start_dashboard: Start, tmp_path: Path, open_window: Open) -> None:
+    run = add_run(tmp_path / "runs", "first")
+    dashboard = start_dashboard(run.path.parent)
+    alone = dashboard.memory()
+    window = open_window()
+    pages = [window.page, *(window.page.context.new_page() for _ in range(19))]
+    for page in pages:
+        page.goto(dashboard.address + "/study/first", wait_until="commit")
+    for page in pages:
+        page.locator("html[data-feed=still]").wait_for(timeout=60_000)
+    summary = run.summary()
+    assert summary
+    for page in pages:  # each notes when it sees the change
+        page.evaluate("""() => new MutationObserver(() => {
+            if (document.body.textContent.includes('Changed Hospital')) window.seen ??= Date.now();
+        }).observe(document.body, { subtree: true, childList: true, characterData: true })""")
+    sites = [site.model_copy(update={"name": "Changed Hospital"}) for site in summary.sites[:1]] + summary.sites[1:]
+    began = time.time()
+    run.write_summary(summary.model_copy(update={"sites": sites}))
+    eventually(lambda: all(page.evaluate("window.seen ?? 0") for page in pages), 30)
+    took = [page.evaluate("window.seen") / 1000 - began for page in pages]
+    memory = dashboard.memory()
+    print(
+        f"20 viewers: seen after {min(took):.2f} to {max(took):.2f} s; {memory / 1e6:.0f} MB, {alone / 1e6:.0f} alone"
+    )
+    assert max(took) < 2
+    assert memory < 300e6
