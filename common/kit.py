@@ -90,12 +90,13 @@ def host_and_port(value: str) -> str:
     return value
 
 
-def fingerprint(ca: str) -> str:
-    """SHA-256 of an authority's certificate (PEM), as two people can read it to each other."""
+def fingerprints(ca: str) -> list[str]:
+    """SHA-256 of every certificate of an authority's file (PEM), as two people can read them to each other: the site
+    trusts each, so that none may be left out."""
     from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.x509 import load_pem_x509_certificate
+    from cryptography.x509 import load_pem_x509_certificates
 
-    return load_pem_x509_certificate(ca.encode()).fingerprint(SHA256()).hex(":").upper()
+    return [one.fingerprint(SHA256()).hex(":").upper() for one in load_pem_x509_certificates(ca.encode())]
 
 
 def write_kit(path: Path, kit: Kit) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from conftest import COLUMNS, FIRST, SECOND, SECRETS, SITES, STUDY, THIRD, approve, planted, same_study, simulated_study
+from name_spy import OURS
 from needles import Find, needles, search
 from opacus.accountants import PRVAccountant, RDPAccountant
 from real_federation import DATABASE, TRAFFIC, Finished, RealFederation, gone, happened, here, wait_for
@@ -29,6 +30,7 @@ from common.encoder import load_tokenizer
 from common.messages import SITE_ERROR
 from common.plan import StudyPlan
 from common.results import NO_DP, SiteFacts, Summary
+from common.supervisor import PROCESSES
 
 MakePlan = Callable[..., StudyPlan]
 Simulate = Callable[[StudyPlan], Finished]
@@ -341,6 +343,17 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
     assert sorted(names.values()) == sorted(SITES)
     assert kinds["facts"] >= 12 and kinds["train"] >= 20 and kinds["evaluate"] >= 20 and kinds["code"] >= 8, kinds
     assert kinds["leak"], kinds
+
+
+def test_no_name_is_looked_up_but_the_coordinators(federation: RealFederation, escaped: dict[str, bytes]) -> None:
+    """By no process of any of these studies, at the coordinator or at a site."""
+    found = federation.names.names()
+    assert set(found) <= OURS
+    nodes = {
+        json.loads((site.folder / PROCESSES).read_text())["children"]["node"]["pid"]
+        for site in federation.sites.values()
+    }
+    assert nodes <= found["localhost"]  # whoever connects was seen
 
 
 def test_a_site_sees_what_it_gained(federation: RealFederation, resumed: Resumed) -> None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from deployed import Connect, Running, free_port, registered
 from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from name_spy import OURS
 
 from common.errors import MachineError, StudyError
 from common.supervisor import QUIET
@@ -183,7 +184,7 @@ def test_without_a_superlink_the_reason_is_told(tmp_path: Path) -> None:
 
 
 def test_only_configured_names_are_looked_up(coordinator: Running) -> None:
-    """By none of the processes, from the start of the coordinator on; `localhost` is the configured host here."""
-    found = set(coordinator.looked_up.read_text().split())
-    assert found and found <= {"127.0.0.1", "localhost", "0.0.0.0", "None"}
+    """By none of the processes, from the start of the coordinator on; of a whole study see tests/deployment."""
+    found = set(coordinator.names.names())
+    assert found and found <= OURS
     assert make_config("a", "localhost:1", None, 1).host == "localhost"
