@@ -157,9 +157,10 @@ def answer(kit: Kit, private_key: "EllipticCurvePrivateKey") -> KeyReply:
     return KeyReply(name=kit.name, public_key=public.decode(), signature=signature.hex())
 
 
-def check_answer(reply: KeyReply, name: str, challenge: str) -> None:
+def check_answer(reply: KeyReply, name: str, challenge: str) -> str:
     """Check that an answer is this site's, to this challenge, by a P-384 key that the answerer holds.
 
+    Returns the key in OpenSSH's form, as there is but one for a key: without a comment, its base64 written anew.
     Raises InputError `key-reply-invalid`.
     """
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -178,6 +179,7 @@ def check_answer(reply: KeyReply, name: str, challenge: str) -> None:
         key.verify(bytes.fromhex(reply.signature), _signed(name, challenge), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         raise _refused("is not signed for this kit by the key that it holds") from None
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 def read_answer(path: Path) -> KeyReply:

@@ -237,6 +237,12 @@ class RealFederation:
         assert process.returncode == code, f"exit code {process.returncode}\n{output}\n{errors}\n{self.logs()}"
         return output if code == 0 and output else output + errors
 
+    def status(self, study: RunFolder) -> dict[str, Any]:
+        """What `fednotes status` says of it."""
+        self.said.append(here("status", study.path, "--json"))
+        found: dict[str, Any] = json.loads(self.said[-1])
+        return found
+
     def studies(self) -> list[Study]:
         return [Study(path) for path in sorted(self.server.runs.iterdir(), key=lambda path: path.stat().st_ctime_ns)]
 
@@ -263,7 +269,7 @@ class RealFederation:
     def escaped(self) -> dict[str, bytes]:
         """All that left the hospitals, and all that lies at the coordinator: what must hold no secret."""
         for study in self.studies():
-            self.command("status", study.path, "--json")
+            self.status(study)
         exchanges = self.proxy.exchanges()
         contents = {
             "up": self.proxy.raw("up"),

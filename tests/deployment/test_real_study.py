@@ -115,7 +115,7 @@ def test_what_comes_out_says_what_it_is_and_loads(federation: RealFederation, pl
     }
     assert all(said.values()), said  # not the texts: pytest would compare megabytes
     assert NO_DP in plain.output
-    found = json.loads(federation.command("status", plain.path, "--json"))
+    found = federation.status(plain.study)
     assert (found["state"], found["round"], found["planned_rounds"]) == ("finished", 3, 3)
     assert [site["rounds"] for site in found["sites"]] == [3, 3, 3]
 
@@ -182,13 +182,13 @@ def resumed(federation: RealFederation, study_plan: MakePlan) -> Resumed:
             wait_for(happened(study, "round-started", 2), words="round 2")
             process.send_signal(signal.SIGINT)
             assert "The study goes on" in federation.ended(process, code=130)
-            states = [json.loads(federation.command("status", study.path, "--json"))["state"]]
+            states = [federation.status(study)["state"]]
             assert "fednotes server resume" in federation.command("server", "stop", study.path)
             stopped = time.monotonic()
             wait_for(lambda: gone(worker), words="the worker goes on")
             ended = time.monotonic() - stopped
             assert study.rounds_done() == 1
-            states.append(json.loads(federation.command("status", study.path, "--json"))["state"])
+            states.append(federation.status(study)["state"])
             output = federation.command("server", "resume", study.path)
             watched.read_until("finished")
             watched.process.wait(30)
