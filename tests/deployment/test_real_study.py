@@ -354,6 +354,8 @@ def test_no_name_is_looked_up_but_the_coordinators(federation: RealFederation, e
         for site in federation.sites.values()
     }
     assert nodes <= found["localhost"]  # whoever connects was seen
+    worker = federation.sites[FIRST].worker()
+    assert worker is not None and worker.environ()["HF_HUB_OFFLINE"] == "1"  # nor would a hub's name be, in a plan
 
 
 def test_a_site_sees_what_it_gained(federation: RealFederation, resumed: Resumed) -> None:

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,6 +176,22 @@ def test_a_run_starts_and_its_end_is_told(coordinator: Running, tmp_path: Path) 
             with pytest.raises(StudyError) as caught:
                 method(12345)
             assert caught.value.code == "flower-run-unknown"
+
+
+def test_a_call_waits_for_another_s_write(coordinator: Running, connect: Connect) -> None:
+    """Longer than the five seconds after which Flower's own SuperLink gives it up, and the study's run with it."""
+    site = connect(registered(coordinator.server, "patient"))
+    node = site.activate()
+    with contextlib.closing(sqlite3.connect(coordinator.server.database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        answered: list[int] = []
+        asking = threading.Thread(target=lambda: answered.append(site.pull(node)))
+        asking.start()
+        asking.join(6.5)
+        assert not answered and asking.is_alive()  # it waits
+        writer.execute("ROLLBACK")
+        asking.join(10)
+    assert answered == [0]
 
 
 def test_without_a_superlink_the_reason_is_told(tmp_path: Path) -> None:
