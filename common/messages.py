@@ -190,7 +190,7 @@ def read_request(message: Message, held: Callable[[str, str], Tensors] = nothing
             in place of the tensors.
 
     Raises:
-        FednotesError: as `read_plan` and `read_run`, and what `held` raises.
+        FednotesError: as `read_plan` and `read_run`, and what `held` raises; `round-beyond-plan`.
     """
     config = message.content.config_records[CONFIG]
     mu = config.get("proximal-mu", 0.0)
@@ -198,6 +198,13 @@ def read_request(message: Message, held: Callable[[str, str], Tensors] = nothing
     number = config["server-round"]
     assert isinstance(number, int)
     plan, run = read_plan(message), read_run(message)
+    first = 1 if message.metadata.message_type.startswith("train") else 0  # the base is evaluated, too
+    if not first <= number <= plan.federation.rounds:
+        raise FednotesError(
+            "round-beyond-plan",
+            f"The coordinator asks for round {number:,} of a plan of {plan.federation.rounds:,}.",
+            "Ask the coordinator why: what was approved ends with the plan's last round.",
+        )
     if HELD in config:
         arrays = held(run, str(config[HELD]))
     else:
