@@ -1,6 +1,6 @@
-"""Lines over the rounds of a run, one a site."""
+"""Lines over the rounds of a run, one a site; or over those of several runs, one a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -13,8 +13,14 @@ Point = tuple[float, str]  # a value, and what it says when it is pointed at
 def round_lines(
     summary: Summary, points: Mapping[str, Mapping[int, Point]], y_title: str, height: int = 380
 ) -> go.Figure:
-    """Values by site and round. A round without a value is a gap in the line, never drawn over."""
-    names = site_names(summary)
+    """Values by site and round."""
+    return named_lines(site_names(summary), points, y_title, height)
+
+
+def named_lines(
+    names: Sequence[str], points: Mapping[str, Mapping[int, Point]], y_title: str, height: int = 380
+) -> go.Figure:
+    """A line a name. A round without a value is a gap in the line, never drawn over."""
     looks = marks(names)
     rounds = sorted({number for line in points.values() for number in line})
     traces = []

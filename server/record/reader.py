@@ -164,10 +164,11 @@ def version(database: Database, study: str) -> int:
         return session.scalar(select(func.max(EventRow.id)).where(EventRow.study == study)) or 0
 
 
-def beat(database: Database, study: str) -> datetime:
-    """When whoever works on the study last said so. Raises InputError `no-record`."""
+def beat(database: Database, study: str) -> tuple[datetime, State]:
+    """When whoever works on the study last said so, and its state. Raises InputError `no-record`."""
     with database.read() as session:
-        return _study(session, study).heartbeat
+        row = _study(session, study)
+        return row.heartbeat, _state(row)
 
 
 def read_study(database: Database, study: str) -> StudyRecord:

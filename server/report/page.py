@@ -9,7 +9,7 @@ from server.figures.round_space import GAP, released
 from server.figures.style import MODE_TITLES, MODEL_LABELS, MODEL_MARKS, Mark, marks, site_names
 from server.figures.tasks import MODELS, metric_words, modes, task_names
 from server.figures.training import part_name, part_names
-from server.report import privacy_words, round_tables, tables, words
+from server.report import privacy_words, round_tables, study_tables, tables, words
 from server.report.privacy_section import privacy_section
 from server.report.shell import Chart, Charts, assemble, embedding_section
 
@@ -41,9 +41,8 @@ SPACE = [
 class Page:
     """Builds the sections that have charts."""
 
-    def __init__(self, summary: Summary) -> None:
-        self.summary = summary
-        self.charts = Charts()
+    def __init__(self, summary: Summary, charts: Charts) -> None:
+        self.summary, self.charts = summary, charts
         used = modes(summary)
         # where all encoders are frozen, as is usual, the page does not go on about it
         self.mode_titles = {mode: "" if used == ["frozen"] else MODE_TITLES[mode] for mode in used}
@@ -166,13 +165,59 @@ class Page:
         return {model: (MODEL_LABELS[model], MODEL_MARKS[model]) for model in MODELS if model in shown}
 
 
+def training_context(summary: Summary, charts: Charts) -> dict[str, Any]:
+    """What sections/training.html shows."""
+    page = Page(summary, charts)
+    return {
+        "how_lost": words.how_lost(summary),
+        "loss_notes": privacy_words.loss_notes(summary),
+        "training": page.training(),
+        "parts": page.parts(),
+        "site_legend": {name: (name, mark) for name, mark in marks(site_names(summary)).items()},
+    }
+
+
+def federation_context(summary: Summary, charts: Charts) -> dict[str, Any]:
+    """What sections/federation.html and sections/labels.html show."""
+    page = Page(summary, charts)
+    return {
+        "tasks": [page.task(task) for task in task_names(summary)],
+        "helped": {(h.task, h.mode, h.site): h for h in words.helped(summary)},
+        "how_scored": words.how_scored(summary),
+        "how_used": words.how_used(summary),
+        "model_labels": MODEL_LABELS,
+        "compared": words.COMPARED,
+    }
+
+
+def study_context(summary: Summary) -> dict[str, Any]:
+    """What the sections on contribution, time, governance and incidents show."""
+    return {
+        "summary": summary,
+        "contribution": study_tables.contribution_table(summary),
+        "times": study_tables.time_table(summary),
+        "slowest": study_tables.slowest_sentence(summary),
+        "governance": study_tables.governance_table(summary),
+        "incidents": study_tables.incident_list(summary),
+        "actions": [],
+    }
+
+
+def sites_context(summary: Summary) -> dict[str, Any]:
+    """What the macro `sites_section` shows."""
+    return {
+        "sites_table": tables.sites_table(summary.sites, use=True, unit=unit(summary)),
+        "counts_note": privacy_words.counts_note(summary),
+    }
+
+
 def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
-    page = Page(summary)
-    training, parts = page.training(), page.parts()
-    tasks = [page.task(task) for task in task_names(summary)]
+    charts = Charts()
+    page = Page(summary, charts)
+    training, federation = training_context(summary, charts), federation_context(summary, charts)
     space = page.space()
-    embedding = embedding_section(page.charts, embedding_map, site_names(summary))
-    privacy = privacy_section(page.charts, summary)
+    embedding = embedding_section(charts, embedding_map, site_names(summary))
+    privacy = privacy_section(charts, summary)
     moved = sum(s.bytes_down + s.bytes_up for r in summary.rounds for s in r.sites)
     contents = [
         ("training", "Did training work?"),
@@ -182,12 +227,16 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         *([("map", "Embedding map")] if embedding else []),
         *([("privacy", "Privacy")] if privacy else []),
         ("rounds", "Rounds"),
+        ("contribution", "Contribution"),
+        ("time", "Time and bytes"),
+        ("governance", "Governance"),
+        ("incidents", "Incidents"),
         ("sites", "Sites"),
     ]
     return assemble(
         "page.html",
         summary,
-        page.charts,
+        charts,
         kind="Fednotes report",
         source="summary.json",
         summary=summary,
@@ -196,17 +245,10 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         privacy_print=privacy_words.small_print(summary, bool(embedding)),
         facts=_facts(summary, moved),
         contents=contents,
-        helped={(h.task, h.mode, h.site): h for h in words.helped(summary)},
-        how_lost=words.how_lost(summary),
-        how_scored=words.how_scored(summary),
-        how_used=words.how_used(summary),
-        loss_notes=privacy_words.loss_notes(summary),
-        training=training,
-        parts=parts,
-        site_legend={name: (name, mark) for name, mark in marks(site_names(summary)).items()},
-        model_labels=MODEL_LABELS,
-        compared=words.COMPARED,
-        tasks=tasks,
+        **training,
+        **federation,
+        **{name: value for name, value in study_context(summary).items() if name != "summary"},
+        **sites_context(summary),
         space=space,
         embedding=embedding,
         privacy=privacy,
@@ -214,8 +256,6 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         ladder=round_tables.ladder(summary),
         left_out_of_rounds=round_tables.left_out_of_rounds(summary),
         rounds_table=round_tables.rounds_table(summary),
-        sites_table=tables.sites_table(summary.sites, use=True, unit=unit(summary)),
-        counts_note=privacy_words.counts_note(summary),
     )
 
 

@@ -1,0 +1,159 @@
+"""The page of a study, section by section: the report's own sections, made of the record while it grows."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from common.results import NO_DP
+from server.dashboard.ladder import ladder_section
+from server.dashboard.library import Entry
+from server.dashboard.live import Feed
+from server.dashboard.rendering import rendered
+from server.record.reader import SILENT, LiveSummary, StudyRecord, beat, read_study, version
+from server.report import privacy_words, words
+from server.report.page import federation_context, sites_context, study_context, training_context
+from server.report.privacy_section import privacy_section
+from server.report.shell import Charts
+from server.study.verdict import is_late, verdict, waiting
+
+_STILL = {
+    "finished": "The study has finished: nothing changes any more.",
+    "stopped": "The study has stopped: nothing changes until it is resumed.",
+}
+CONTENTS = [
+    ("ladder", "Sites and rounds"),
+    ("training", "Did training work?"),
+    ("federation", "Does federation help?"),
+    ("privacy", "Privacy"),
+    ("contribution", "Contribution"),
+    ("time", "Time and bytes"),
+    ("governance", "Governance"),
+    ("incidents", "Incidents"),
+    ("sites", "Sites"),
+    ("artefacts", "Artefacts"),
+]
+
+
+class StudySource:
+    """A study; with `site`, that site of it alone."""
+
+    def __init__(self, entry: Entry, site: str = "", can_act: bool = False) -> None:
+        self._entry, self._site, self._can_act = entry, site, can_act
+        self._settled: tuple[object, dict[str, str]] = (None, {})
+
+    def record(self) -> StudyRecord:
+        return read_study(self._entry.database, self._entry.study)
+
+    def feed(self) -> Feed:
+        number = version(self._entry.database, self._entry.study)
+        last, state = beat(self._entry.database, self._entry.study)
+        minutes = int(datetime.now(UTC).timestamp() // 30)  # how long a site is waited for is said anew
+        return Feed(f"{number} {state} {minutes if state == 'running' else ''}", last.timestamp(), _STILL.get(state, ""), SILENT)
+
+    def sections(self) -> dict[str, str]:
+        record = self.record()
+        summary = record.summary()
+        if self._site:
+            summary = _of_site(summary, self._site)
+        settled = self._of_what_has_ended(record, summary)
+        here = {"key": self._entry.key, "site": self._site}
+        context = study_context(summary) | {"actions": [] if self._site else record.actions}
+        sections = {
+            "verdict": self._verdict(record, here),
+            "ladder": ladder_section(record, self._entry.key, self._site),
+            **settled,
+            "governance": rendered("sections/governance.html", **context),
+            "incidents": rendered("incidents.html", incidents=_incidents(record, self._site)),
+        }
+        if not self._site:
+            sections["artefacts"] = rendered("artefacts.html", **here, files=self._files(), checkpoints=record.checkpoints)
+        return {name: sections[name] for name, _ in [("verdict", ""), *CONTENTS] if name in sections}
+
+    def _verdict(self, record: StudyRecord, here: dict[str, str]) -> str:
+        now = datetime.now(UTC)
+        late = [one.site for one in waiting(record) if is_late(record, one, now)]
+        return rendered(
+            "verdict.html",
+            **here,
+            state=record.state,
+            privacy=record.plan.privacy_words,
+            no_dp=record.plan.privacy_words == NO_DP,
+            line=verdict(record, record.state, now),
+            late=words.listed(late),
+            message=record.message,
+            lead=words.lead(record.summary()) if record.state == "finished" else [],
+            contents=CONTENTS,
+            can_act=self._can_act,
+        )
+
+    def _of_what_has_ended(self, record: StudyRecord, summary: LiveSummary) -> dict[str, str]:
+        """The sections that change only when a round has ended: with many sites and rounds they take a while."""
+        key = (len(record.rounds), len(record.scores), len(record.sites), record.state, sorted(record.left_out))
+        if self._settled[0] == key:
+            return self._settled[1]
+        context = study_context(summary)
+        made = {
+            "training": _with_charts("training", lambda charts: training_context(summary, charts)),
+            "federation": _with_charts("federation", lambda charts: federation_context(summary, charts)),
+            "privacy": self._privacy(summary),
+            "contribution": rendered("sections/contribution.html", **context),
+            "time": rendered("sections/time.html", **context),
+        }
+        if not self._site:
+            made["sites"] = rendered("sites.html", **sites_context(summary), summary=summary)
+        self._settled = (key, made)
+        return made
+
+    def _privacy(self, summary: LiveSummary) -> str:
+        charts = Charts("privacy")
+        found = privacy_section(charts, summary)
+        if found is None:
+            return rendered("no_privacy.html", sentences=privacy_words.small_print(summary, False))
+        return rendered("sections/privacy.html", charts, privacy=found)
+
+    def _files(self) -> list[tuple[str, str]]:
+        """What can be downloaded: its name in addresses, and what it is."""
+        return [(name, what) for name, (what, path) in files(self._entry).items() if path.exists()]
+
+
+def files(entry: Entry) -> dict[str, tuple[str, Any]]:
+    """Name -> what it is, and where. Nothing else of a run can be downloaded."""
+    run = entry.run
+    return {
+        "report.html": ("the report, one page that needs no network", run / "report.html"),
+        "summary.json": ("the results as data", run / "summary.json"),
+        "plan.toml": ("the plan", run / "plan.toml"),
+        "model.zip": ("the encoder, with its card", run / "model"),
+    }
+
+
+def _with_charts(name: str, context: Any) -> str:
+    charts = Charts(name)
+    return rendered(f"sections/{name}.html", charts, **context(charts))
+
+
+def _incidents(record: StudyRecord, site: str) -> list[Any]:
+    found = [one for one in record.incidents if not site or one.site == site]
+    return found[::-1]
+
+
+def _of_site(summary: LiveSummary, site: str) -> LiveSummary:
+    """The same study as if it had that site alone."""
+    rounds = [
+        one.model_copy(
+            update={
+                "sites": [did for did in one.sites if did.site == site],
+                "held_out": {name: value for name, value in one.held_out.items() if name == site},
+            }
+        )
+        for one in summary.rounds
+    ]
+    return summary.model_copy(
+        update={
+            "rounds": rounds,
+            "sites": [one for one in summary.sites if one.name == site],
+            "left_out_sites": {name: why for name, why in summary.left_out_sites.items() if name == site},
+            "scores": [one for one in summary.scores if one.site == site],
+            "comparisons": [one for one in summary.comparisons if one.site == site],
+            "not_scored": [one for one in summary.not_scored if one.site == site],
+        }
+    )
