@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := .[dashboard,demo,flower,hospital-privacy,dev]
+EXTRAS := .[dashboard,demo,flower,hospital-privacy,postgresql,dev]
 # Torch pins these itself, for the one platform that has them; and a suffix such as +cpu names one build of a version.
 FREEZE = pip freeze --exclude-editable | sed -E 's/[+][A-Za-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)' | LC_ALL=C sort -f
 
@@ -23,7 +23,7 @@ test: check ## make check, then the test suite
 audit: $(INSTALLED) ## attack private training: canaries, coins, words (six minutes; what is proved is printed)
 	$(BIN)/python -m pytest -s --timeout 1800 tests/audits/audit_*.py
 
-servers: $(INSTALLED) ## studies over real servers that take longer: refused and failing sites, stops (ten minutes)
+servers: $(INSTALLED) ## studies over real servers that take longer: refused and failing sites, stops, nginx if installed (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 1800 tests/deployment/servers_*.py
 
 chaos: $(INSTALLED) ## kill anything: what happens to real servers and sites (half an hour; costs are printed)

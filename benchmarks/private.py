@@ -162,10 +162,10 @@ def main() -> None:
     )
     wish = Wish(notes=notes, public=public)
     wanted = settings.arms.split(",") if settings.arms else None
-    start = public_model(settings, public)
-    for name, base, is_public in (("from-public", str(start.resolve()), True), ("from-base", settings.base, False)):
+    for name, is_public in (("from-public", True), ("from-base", False)):
         chosen = [one for one in arms(is_public) if wanted is None or one["name"] in wanted]
         if chosen:
+            base = str(public_model(settings, public).resolve()) if is_public else settings.base
             say(name, run(name, table(base, chosen, settings), wish, settings.out))
 
 

@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import psutil
 
 from common.plan import parse_plan, plan_to_toml
+from server.deployment.config import Server
+from server.deployment.processes import healthy
 from simulations.synthetic_notes import write_jsonl
 
 FEDNOTES = [sys.executable, "-m", "fednotes"]
@@ -36,7 +38,10 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1
 
 def fednotes(*arguments: object) -> str:
     line = [*FEDNOTES, *map(str, arguments)]
-    return subprocess.run(line, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(line, env=ENVIRONMENT, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(line)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -151,8 +156,8 @@ def main() -> None:
         watch.roots.append(running.enter_context(started(folder / "coordinator.log", "server", "start", coordinator)))
         for name in names:
             watch.roots.append(running.enter_context(started(folder / f"{name}.log", "site", "start", folder / name)))
-        while "superlink" not in (folder / "coordinator.log").read_text("utf-8"):
-            time.sleep(0.5)  # the commands refuse a coordinator that is not there yet
+        if not healthy(Server(coordinator), seconds=120):
+            sys.exit((folder / "coordinator.log").read_text("utf-8"))
         began = time.monotonic()
         with watch:
             summary = json.loads(fednotes("server", "run", coordinator, folder / "plan.toml", "--json"))

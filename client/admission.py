@@ -1,7 +1,7 @@
 """Whether a site can and may take part in a study: asked before round 1 by the coordinator, and before that by the
 people who approve the plan."""
 
-from client.approval import approved
+from client.approval import approval_of, approved
 from client.ledger import Ledger
 from client.notes.store import NoteStore
 from client.objectives import make_objective
@@ -40,6 +40,9 @@ def admitted(site: Site, notes: NoteStore, plan: StudyPlan) -> tuple[SiteFacts, 
             raise no_public_text()
         facts = private_facts(facts, terms.units, site.config.policy)
     check_policy(site, plan, terms)
+    if found := approval_of(site, plan):
+        said = {"approved_by": found.by, "approved_at": found.time, "approval": found.hash}
+        facts = facts.model_copy(update=said)
     return facts, terms
 
 

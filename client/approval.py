@@ -116,6 +116,12 @@ def approvals(site: Site) -> list[Approval]:
     return found
 
 
+def approval_of(site: Site, plan: StudyPlan) -> Approval | None:
+    """The approval of the plan that stands; None where there is none. Raises as `approvals`."""
+    last = next((one for one in reversed(approvals(site)) if one.plan_hash == plan.hash()), None)
+    return last if last and last.decision == "approved" else None
+
+
 def record(site: Site, plan: StudyPlan, decision: Literal["approved", "withdrawn"], by: str) -> Approval:
     """Write a decision down; on return it is on the disk.
 

@@ -81,6 +81,7 @@ def train_privately(
     coins = np.random.default_rng(SecretStream(mechanism.key, "round").integers(4))
     objective.begin_round(encoder, public, coins)
     optimiser = make_optimiser(encoder, plan, device)
+    optimiser.zero_grad()  # of a round before that failed: of notes, and without noise
     bound = privacy.max_grad_norm * (_GRADIENT if privacy.release_loss else 1.0)
     spread = mechanism.noise_multiplier * sensitivity(objective, privacy)
     expected = mechanism.rate * len(units)

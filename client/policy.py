@@ -56,6 +56,14 @@ def violations(policy: "Policy", plan: StudyPlan, terms: "Terms | None") -> list
                 'Plan privacy.unit = "patient".',
             )
         )
+    if policy.exact_clipping and privacy.engine != "loop":
+        found.append(
+            FednotesError(
+                "clipping-beyond-policy",
+                f"The plan clips by {privacy.engine}; the site asks for each unit to be computed alone.",
+                'Plan privacy.engine = "loop", or set policy.exact_clipping = false in site.toml.',
+            )
+        )
     if policy.max_epsilon is not None and terms is not None and terms.epsilon > policy.max_epsilon:
         found.append(
             FednotesError(

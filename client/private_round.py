@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from client import outbox
 from client.dpsgd import Mechanism, sensitivity, train_privately
-from client.ledger import Charge, Entry, Ledger, secret_key
+from client.ledger import Charge, Entry, Ledger, locked, secret_key
 from client.notes.store import NoteStore
 from client.objectives import Objective
 from client.policy import check_policy
@@ -26,6 +26,8 @@ from common.plan_sections import Privacy
 from common.privacy import epsilon_of, noise_multiplier, sampling_rate, steps_per_round
 from common.results import PrivacySpent
 from common.wire import up
+
+_LOCK_FILE = "private-round.lock"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def private_round(
     save: Callable[[], None],
     on_step: Callable[[int, int], None],
 ) -> Done:
-    """Charge, train, and keep what is to leave.
+    """Charge, train, and keep what is to leave: one round at a time, for two answers to the same request, worked out
+    at once, could differ in their rounding under equal noise.
 
     Args:
         encoder: with the request's weights.
@@ -85,6 +88,20 @@ def private_round(
     Raises:
         FednotesError: of the ledger, of the policy, or as `Terms.of` and `train_privately`.
     """
+    with locked(site.folder / _LOCK_FILE):
+        return _round(site, notes, request, encoder, objective, save, on_step)
+
+
+def _round(
+    site: Site,
+    notes: NoteStore,
+    request: Request,
+    encoder: Encoder,
+    objective: Objective,
+    save: Callable[[], None],
+    on_step: Callable[[int, int], None],
+) -> Done:
+    """Under the lock."""
     plan, privacy = request.plan, request.plan.privacy
     assert privacy is not None  # the caller has looked
     units = units_of(notes, usable(objective, notes, "train"), privacy.unit)
@@ -95,7 +112,7 @@ def private_round(
     secret = secret_key(site.folder)
     entry = Ledger(site.folder).charge(
         _charge(request, privacy, terms, _inputs(request, notes, public, encoder)),
-        study_cap=privacy.epsilon,
+        study_cap=terms.epsilon if privacy.epsilon is None else privacy.epsilon,  # whatever rounds are asked for
         total_cap=site.config.policy.max_epsilon,
     )
     spread = terms.noise_multiplier * sensitivity(objective, privacy)

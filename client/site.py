@@ -36,6 +36,8 @@ class Policy(BaseModel):
     where the study's plan asks for them.
     `require_privacy`: no study without differential privacy.
     `unit`: "patient" refuses plans that protect single notes.
+    `exact_clipping`: only plans that compute each unit alone (privacy.engine = "loop"), which is private whatever the
+    weights that the coordinator sends.
     `max_epsilon`: most that all studies together may spend of the ledger.
     `release_uncovered`: with private training, exact counts of notes, held-out losses and figures of the embedding
     space leave, too. No epsilon covers them: it is for simulations.
@@ -49,6 +51,7 @@ class Policy(BaseModel):
     release_embedding_space: bool = False
     require_privacy: bool = False
     unit: Literal["patient", "note"] = "note"
+    exact_clipping: bool = False
     max_epsilon: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     release_uncovered: bool = False
 
@@ -179,8 +182,8 @@ def private_facts(facts: SiteFacts, units: int, policy: Policy) -> SiteFacts:
     """What a site says of itself to a private study: how many units train; the rest where its policy releases it."""
     if policy.release_uncovered:
         return facts.model_copy(update={"units": units})
-    counts = dict.fromkeys(set(SiteFacts.model_fields) - {"name", "units"}, 0)
-    return SiteFacts.model_validate({"name": facts.name, "units": units} | counts)
+    counts = {name: 0 for name, value in facts if isinstance(value, int)}
+    return facts.model_copy(update=counts | {"units": units})
 
 
 def site_facts(name: str, notes: "NoteStore", plan: StudyPlan) -> SiteFacts:

@@ -101,6 +101,7 @@ def train(
     parameters = list(encoder.tensors().values())
     start = [p.detach().clone() for p in parameters] if proximal_mu else []
     optimiser = make_optimiser(encoder, plan, device)
+    optimiser.zero_grad()  # of a round before that failed
     encoder.model.train()
     mean, tokens, done = Mean(device), 0, 0
     compute = functools.partial(autocast, device, plan.precision)

@@ -90,12 +90,13 @@ def host_and_port(value: str) -> str:
     return value
 
 
-def fingerprint(ca: str) -> str:
-    """SHA-256 of an authority's certificate (PEM), as two people can read it to each other."""
+def fingerprints(ca: str) -> list[str]:
+    """SHA-256 of every certificate of an authority's file (PEM), as two people can read them to each other: the site
+    trusts each, so that none may be left out."""
     from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.x509 import load_pem_x509_certificate
+    from cryptography.x509 import load_pem_x509_certificates
 
-    return load_pem_x509_certificate(ca.encode()).fingerprint(SHA256()).hex(":").upper()
+    return [one.fingerprint(SHA256()).hex(":").upper() for one in load_pem_x509_certificates(ca.encode())]
 
 
 def write_kit(path: Path, kit: Kit) -> None:
@@ -156,9 +157,10 @@ def answer(kit: Kit, private_key: "EllipticCurvePrivateKey") -> KeyReply:
     return KeyReply(name=kit.name, public_key=public.decode(), signature=signature.hex())
 
 
-def check_answer(reply: KeyReply, name: str, challenge: str) -> None:
+def check_answer(reply: KeyReply, name: str, challenge: str) -> str:
     """Check that an answer is this site's, to this challenge, by a P-384 key that the answerer holds.
 
+    Returns the key in OpenSSH's form, as there is but one for a key: without a comment, its base64 written anew.
     Raises InputError `key-reply-invalid`.
     """
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -177,6 +179,7 @@ def check_answer(reply: KeyReply, name: str, challenge: str) -> None:
         key.verify(bytes.fromhex(reply.signature), _signed(name, challenge), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         raise _refused("is not signed for this kit by the key that it holds") from None
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 def read_answer(path: Path) -> KeyReply:

@@ -29,10 +29,15 @@ HELD = "held"  # in place of the shared tensors: the digest of those that the si
 DETAILS = "details"  # numbers that Flower's strategies should not average
 PARTS = {"mlm": (), "declutr": ("contrastive", "mlm"), "note-category": ("category", "mlm")}  # of an objective's loss
 SITE_ERROR = 1000  # Flower's own error codes are below 10
+_LOST = (3, 4, 5)  # those of a node, or a message, that is not there any more
 
 
 class BadReply(Exception):
-    """A reply that cannot enter a round; the text is the reason that the record names."""
+    """A reply that cannot enter a round; the text is the reason that the record names, `code` what it is one of."""
+
+    def __init__(self, text: str, code: str = "reply-invalid") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def read_request(message: Message, held: Callable[[str, str], Tensors] = nothing
             in place of the tensors.
 
     Raises:
-        FednotesError: as `read_plan` and `read_run`, and what `held` raises.
+        FednotesError: as `read_plan` and `read_run`, and what `held` raises; `round-beyond-plan`.
     """
     config = message.content.config_records[CONFIG]
     mu = config.get("proximal-mu", 0.0)
@@ -193,6 +198,13 @@ def read_request(message: Message, held: Callable[[str, str], Tensors] = nothing
     number = config["server-round"]
     assert isinstance(number, int)
     plan, run = read_plan(message), read_run(message)
+    first = 1 if message.metadata.message_type.startswith("train") else 0  # the base is evaluated, too
+    if not first <= number <= plan.federation.rounds:
+        raise FednotesError(
+            "round-beyond-plan",
+            f"The coordinator asks for round {number:,} of a plan of {plan.federation.rounds:,}.",
+            "Ask the coordinator why: what was approved ends with the plan's last round.",
+        )
     if HELD in config:
         arrays = held(run, str(config[HELD]))
     else:
@@ -304,6 +316,13 @@ def for_strategy(reply: Message, tensors: Tensors) -> Message:
     return reply
 
 
+def weight(reply: Message) -> float:
+    """What a checked reply weighs in the average: notes, or 1 with private training."""
+    value = reply.content.metric_records[METRICS][WEIGHT]
+    assert isinstance(value, (int, float))  # it was checked
+    return float(value)
+
+
 def _read_privacy(content: RecordDict, plan: Privacy | None) -> PrivacySpent | None:
     """What a site says that it has spent; it leaves the details. Raises BadReply."""
     details = content.config_records.get(DETAILS)
@@ -353,8 +372,8 @@ def _refuse_error(message: Message) -> None:
         code, reason = message.error.code, message.error.reason or ""
         # Only a code is words that we wrote; any other text could carry what a site must not say.
         if code == SITE_ERROR and re.fullmatch(r"[a-z]{1,20}(-[a-z]{1,20}){0,4}", reason):
-            raise BadReply(f"the site reports {reason}")
-        raise BadReply(f"it failed (Flower error {code})")
+            raise BadReply(f"the site reports {reason}", reason)
+        raise BadReply(f"it failed (Flower error {code})", "node-lost" if code in _LOST else "site-failed")
 
 
 def _numbers(record: MetricRecord, names: set[str]) -> dict[str, float]:

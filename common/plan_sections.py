@@ -292,7 +292,9 @@ class Privacy(Section):
     )
     delta: float = Field(1e-5, gt=0.0, lt=0.01, description="chance that epsilon does not hold; below 1 / units")
     accountant: Literal["prv", "rdp"] = Field("prv", description="prv: tight; rdp: an older, looser bound")
-    max_grad_norm: Positive = Field(1.0, description="a unit's gradient is clipped to this L2 norm each step")
+    max_grad_norm: Annotated[float, Field(ge=1e-6, le=1e6)] = Field(  # beyond, single precision is too coarse or ends
+        1.0, description="a unit's gradient is clipped to this L2 norm each step"
+    )
     notes_per_unit: int = Field(2, ge=1, le=1000, description="most notes of a unit that a step reads, drawn at random")
     negatives: Literal["public", "groups"] = Field(
         "public",

@@ -150,14 +150,17 @@ class PrivacySpent(Result):
 class SiteRound(Result):
     """One site in one round. `state` is "returned" or "left-out"; a site that was left out has a `reason`.
 
-    Bytes are of the weights: down to the site, to train and to evaluate, and up from it. `update_norm` is the L2 norm
-    of what the site changed. With private training `privacy` is there, `loss` has noise or is None, and notes, tokens
-    and seconds are withheld: 0.
+    `code` names the reason (docs/errors.md; server/incidents.py). Bytes are of the weights: down to the site, to train
+    and to evaluate, and up from it. `update_norm` is the L2 norm of what the site changed, `cosine` that of its angle
+    to the mean update, `weight` its share of the average (0 to 1).
+
+    With private training `privacy` is there, `loss` has noise or is None, and notes, tokens and seconds are withheld.
     """
 
     site: str
     state: Literal["returned", "left-out"]
     reason: str = ""
+    code: str = ""
     notes: int = 0
     steps: int = 0
     tokens: int = 0
@@ -167,6 +170,8 @@ class SiteRound(Result):
     bytes_down: int = 0
     bytes_up: int = 0
     update_norm: float | None = None
+    cosine: float | None = None
+    weight: float | None = None
     privacy: PrivacySpent | None = None
 
 
@@ -190,6 +195,9 @@ class SiteFacts(Result):
     Of the `train` notes the objective uses `whole` as the plan has it and `shortened` in part (a window of a long note,
     or shorter spans of a short one); it has to leave out `too_short` ones. With private training a site says only how
     many `units` train (patients or notes), and all other counts are 0, unless its policy releases them.
+
+    `approved_by` (a person) approved the plan at `approved_at` (ISO 8601) with the entry whose SHA-256 (hex) is
+    `approval` in the site's chain of approvals; empty where the site's policy asks for no approval.
     """
 
     name: str
@@ -202,6 +210,9 @@ class SiteFacts(Result):
     shortened: int
     too_short: int
     units: int | None = None
+    approved_by: str = Field("", max_length=100)
+    approved_at: str = Field("", max_length=40)
+    approval: str = Field("", pattern=r"^([0-9a-f]{64})?$")
 
 
 class EvaluatedEncoder(Result):

@@ -7,10 +7,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.errors import StudyError
 from server.base import base_digest, base_tensors
+from server.events import Event
+from server.record.recorder import recording
 from server.results import write_results
-from server.rounds import Event, Rounds
+from server.rounds import Rounds
 from server.run_folder import RunFolder
-from server.study.events import EventLog
 from server.study.folder import STUDY_FILE, Study
 
 app = ServerApp()
@@ -37,14 +38,19 @@ def main(grid: Grid, context: Context) -> None:
 def _over_servers(grid: Grid, study: Study) -> None:
     """The whole of it: whoever started the run may have gone, so what it came to is written here."""
     plan, stopped = study.plan, None
-    with study.locked():
+    with study.locked(), recording(study.path) as record:
+        assert record is not None  # every study over servers has one
         study.forget_stop_reason()
         try:
-            events, digest = EventLog(study.path), base_digest(plan)
-            Rounds(grid, plan, study.checkpoints, lambda: base_tensors(plan), events, base=digest).run()
+            digest = base_digest(plan)
+            Rounds(grid, plan, study.checkpoints, lambda: base_tensors(plan), record, base=digest).run()
         except StudyError as error:
             stopped = error
             study.write_stop_reason(error)
-        write_results(study, study.record.started, stopped)
+        summary = write_results(study, study.record.started, stopped)
+        if summary is not None:
+            record.end(summary, stopped)
+        elif stopped is not None:
+            record.stop(stopped)
     if stopped is not None:
         raise stopped

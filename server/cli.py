@@ -168,14 +168,15 @@ def add_site_command(
 
     server = Server(folder)
     if key is None:
-        from common.kit import fingerprint
+        from common.kit import fingerprints
 
         invite(server, name)
         kit = server.kits / f"{name}.zip"
-        authority = fingerprint(server.ca.read_text("utf-8"))
+        authority = fingerprints(server.ca.read_text("utf-8"))
         said = [f"Wrote {kit}. Give it to the site; it answers with {name}.key.json.", _answer_next(folder, name)]
-        said.append(f"The site sees this fingerprint of our authority; compare it by telephone:\n  {authority}")
-        _done(as_json, {"site": name, "kit": str(kit), "fingerprint": authority}, said)
+        said.append("The site sees this fingerprint of our authority; compare it by telephone:")
+        said += [f"  {one}" for one in authority]
+        _done(as_json, {"site": name, "kit": str(kit), "fingerprints": authority}, said)
         return
     from common.kit import read_answer
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from common.plan import StudyPlan
 from common.table import Setting
-from server.rounds import Event
+from server.events import Event
 
 _MOST_ROWS = 12
 
@@ -81,9 +81,10 @@ class Log(Silent):
             self.console.print("Training the baselines", highlight=False)
 
     def event(self, event: Event) -> None:
-        if self.baselines or (self.table and event.kind != "left-out"):
+        left_out = event.kind in ("left-out", "unmeasured")
+        if self.baselines or (self.table and not left_out):
             return
-        if event.kind == "left-out":
+        if left_out:
             self.console.print(f"round {event.round}: {event.site} left out: {event.text}", highlight=False)
         quarters = {-(-self.rounds * part // 4) for part in (1, 2, 3, 4)}
         if event.kind == "round-ended" and event.round in quarters:
@@ -143,11 +144,11 @@ class Page:
                 site[2] = f"returned after {event.text}"
             case "joined":
                 self.sites.setdefault(event.site, ["", "", "joined"])
-            case "left-out" if site:
+            case "left-out" | "unmeasured" if site:
                 site[2] = event.text
-            case "left-out":
+            case "left-out" | "unmeasured":
                 self.note = f"{event.site} left out: {event.text}"
-            case "round-ended":
+            case "round-ended" if event.round:  # round 0 measures the base, and is no measure of time
                 self.done_here += 1
 
     def step(self, site: str, done: int, steps: int) -> None:

@@ -11,7 +11,11 @@ _FACTOR, _FLOOR = 3.0, 120.0
 
 
 def exchange(
-    grid: Grid, requests: Sequence[Message], seconds: float, on_reply: Callable[[int, Message], None]
+    grid: Grid,
+    requests: Sequence[Message],
+    seconds: float,
+    on_reply: Callable[[int, Message], None],
+    on_sent: Callable[[int], None] = lambda node: None,
 ) -> dict[int, Message | None]:
     """Map node -> reply, None where it did not come within `seconds`.
 
@@ -23,6 +27,8 @@ def exchange(
     sent = set(grid.push_messages(requests))  # without those to nodes that have gone meanwhile
     ids = {request.metadata.message_id: request.metadata.dst_node_id for request in requests}
     waiting = {number: node for number, node in ids.items() if number in sent}
+    for recipient in waiting.values():
+        on_sent(recipient)
     end = time.monotonic() + seconds
     while waiting:
         replies = list(grid.pull_messages(list(waiting)))

@@ -1,7 +1,7 @@
 """Who takes part: the nodes that are there, what each says of itself, and why one cannot."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -12,7 +12,9 @@ from common.errors import StudyError
 from common.messages import BadReply
 from common.plan import StudyPlan
 from common.results import SiteFacts
+from server.events import Event, OnEvent
 from server.exchange import Deadline, exchange
+from server.incidents import NO_REPLY, NOT_ONLINE
 
 _LOOK_AGAIN = 2.0  # seconds
 
@@ -30,7 +32,7 @@ class Sites:
     run_id: str
     base: str
     deadline: Deadline
-    left_out_event: Callable[[str, str], None]
+    on_event: OnEvent
     names: dict[int, str] = field(default_factory=dict)  # node -> site, in the order of the names
     facts: dict[str, SiteFacts] = field(default_factory=dict)  # site -> what it said that it brings
     left_out: dict[str, str] = field(default_factory=dict)  # site (or node) -> why it cannot take part
@@ -39,7 +41,7 @@ class Sites:
     def meet(self) -> None:
         """Wait for the sites, and ask each who it is. Raises StudyError `too-few-sites`."""
         there = self._wait()
-        self._ask(there)
+        self._ask(there, 0)
         if len(self.facts) < self.plan.federation.min_sites:
             reasons = "".join(f"\n  {site}: {reason}" for site, reason in self.left_out.items())
             raise StudyError(
@@ -49,11 +51,9 @@ class Sites:
                 "Mend the sites, or lower federation.min_sites.",
             )
 
-    def meet_late_ones(self) -> list[str]:
-        """Ask those that are registered and have not been let in yet; returns the sites that take part from now on."""
-        known = set(self.facts)
-        self._ask({node: name for node, name in self._planned().items() if node not in self.names and name})
-        return sorted(set(self.facts) - known)
+    def meet_late_ones(self, number: int) -> None:
+        """Ask those that are registered and have not been let in yet: they may take part from round `number` on."""
+        self._ask({node: name for node, name in self._planned().items() if node not in self.names and name}, number)
 
     def here(self) -> set[int]:
         """The nodes that are online."""
@@ -87,11 +87,13 @@ class Sites:
             if len(there) >= federation.min_sites and not missing:
                 return there
             if time.monotonic() >= end or (there and not self._real):  # virtual sites are all there at once
-                self.left_out |= dict.fromkeys(sorted(missing), "it is not online")
+                for site in sorted(missing):
+                    self.left_out[site] = "it is not online"
+                    self.on_event(Event("left-out", 0, site, self.left_out[site], NOT_ONLINE))
                 return there
             time.sleep(_LOOK_AGAIN)
 
-    def _ask(self, nodes: dict[int, str]) -> None:
+    def _ask(self, nodes: dict[int, str], number: int) -> None:
         content = messages.query_content(self.plan, self.run_id, self.base)
         seconds = self.deadline.seconds
         requests = [Message(content, node, "query", ttl=seconds) for node in sorted(nodes)]
@@ -100,19 +102,21 @@ class Sites:
             try:
                 one = messages.read_facts(present(reply))
                 if nodes[node] and one.name != nodes[node]:
-                    raise BadReply(f"it calls itself {one.name}, and is registered under another name")
+                    text = f"it calls itself {one.name}, and is registered under another name"
+                    raise BadReply(text, "name-differs")
                 if self.plan.federation.sites and one.name not in self.plan.federation.sites:
-                    raise BadReply("the plan does not name it")
+                    raise BadReply("the plan does not name it", "not-in-plan")
                 if one.name in self.facts:
-                    raise BadReply(f"another node already has the name {one.name}")
+                    raise BadReply(f"another node already has the name {one.name}", "name-taken")
             except BadReply as reason:
                 if self.left_out.get(called) != str(reason):
                     self.left_out[called] = str(reason)
-                    self.left_out_event(called, str(reason))
+                    self.on_event(Event("left-out", 0, called, str(reason), reason.code))
                 continue
             self.left_out.pop(called, None)
             self.facts[one.name] = one
             self.names[node] = one.name
+            self.on_event(Event("joined", number, one.name, result=one))
         self.names = dict(sorted(self.names.items(), key=lambda item: item[1]))
 
 
@@ -124,5 +128,5 @@ def in_order(nodes: Iterable[int], names: dict[int, str]) -> list[int]:
 def present(reply: Message | None) -> Message:
     """Raises BadReply where there is none."""
     if reply is None:
-        raise BadReply("no reply in time")
+        raise BadReply("no reply in time", NO_REPLY)
     return reply

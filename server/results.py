@@ -1,9 +1,7 @@
 """What a run leaves when it ends: the model, `summary.json`, and the report."""
 
-import platform
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from common.encoder import Encoder, load_encoder
 from common.errors import StudyError
@@ -15,13 +13,7 @@ from server.checkpoint import load_checkpoint
 from server.report import write_report
 from server.report.model_card import model_card
 from server.run_folder import MODEL_FOLDER, REPORT_FILE, RunFolder
-
-_PACKAGES = ("fednotes", "flwr", "torch", "transformers", "scikit-learn", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Of what results rest on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+from server.versions import versions
 
 
 def write_model(run: RunFolder, encoder: Encoder, summary: Summary) -> None:
@@ -32,8 +24,9 @@ def write_model(run: RunFolder, encoder: Encoder, summary: Summary) -> None:
         (scratch / "README.md").write_text(model_card(summary), encoding="utf-8")
 
 
-def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> None:
-    """Write what a study over real servers has come to. Its scores are the sites' own; none of them comes here.
+def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> Summary | None:
+    """Write what a study over real servers has come to, and return it; None where it ended before the first
+    measurement. Its scores are the sites' own; none of them comes here.
 
     Args:
         started: when it began, ISO 8601.
@@ -42,7 +35,7 @@ def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> N
     plan = run.plan
     kept = load_checkpoint(run.checkpoints, plan.hash())
     if kept is None:
-        return  # it ended before the first measurement: there is nothing to report
+        return None
     state, shared, _ = kept
     encoder = load_encoder(plan.encoder.base, plan.study.seed)
     set_shared_categories(encoder, plan)
@@ -78,3 +71,4 @@ def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> N
         write_model(run, encoder, summary)
     run.write_summary(summary)
     write_report(summary, run.path / REPORT_FILE)
+    return summary

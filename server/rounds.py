@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -25,27 +25,19 @@ from common.plan import StudyPlan
 from common.results import HeldOut, Round, SiteFacts, SiteRound
 from server.attendance import RESTS, rest
 from server.checkpoint import State, load_checkpoint, save_checkpoint
+from server.contribution import contributions
+from server.events import Event, OnEvent
 from server.exchange import Deadline, exchange
 from server.hospital_privacy import LEDGER, HospitalNoise
+from server.incidents import NOT_ONLINE, TOO_LARGE
+from server.incidents import RESTS as RESTING
+from server.incidents import SPENT as _SPENT
 from server.meeting import Sites, in_order, present
 from server.strategies import distance, make_strategy, restore_strategy, strategy_state
 
 _ATTEMPTS, _VIRTUAL_ATTEMPTS = 4, 2  # a real site may be back in a minute
-_SPENT, _WITHHELD, _MISSING = "budget-spent", "withheld", "weights-missing"  # codes of a site that are no failures
+_WITHHELD, _MISSING = "withheld", "weights-missing"  # codes of a site that are no failures
 HAS_LEFT = "it has left: its privacy budget is spent"  # a reason, by which a resumed run knows it, too
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that a display may show. `site` and `text` are empty where they do not apply."""
-
-    kind: Literal["asked", "left-out", "joined", "round-started", "returned", "held-out", "round-ended"]
-    round: int
-    site: str = ""
-    text: str = ""
-
-
-OnEvent = Callable[[Event], None]
 
 
 @dataclass
@@ -69,11 +61,15 @@ class Rounds:
         most = self.plan.federation.round_timeout
         self._deadlines = {kind: Deadline(most) for kind in ("query", "train", "evaluate")}
         self._answering: set[int] = set()  # nodes that have answered the latest training request
+        self._asked: set[int] = set()  # nodes that were online when a training request was sent
         self._holding: set[int] = set()  # nodes that were sent the weights as they stand, to evaluate
         self._held_digest = ""
         self._sent: dict[str, int] = {}  # site -> bytes that it was sent to evaluate
-        self.sites = Sites(self.grid, self.plan, self.run_id, self.base, self._deadlines["query"], self._left_out)
+        self.sites = Sites(self.grid, self.plan, self.run_id, self.base, self._deadlines["query"], self.on_event)
         self.sites.meet()
+        last = kept[0].rounds[-1] if kept else None
+        digest = kept[0].digests["shared"] if kept else ""
+        self.on_event(Event("began", last.number if last else 0, result=last, digest=digest))
         strategy = self._strategy(kept[0] if kept else None)
         if kept:
             state, arrays, moments = kept
@@ -86,12 +82,12 @@ class Rounds:
             first = Round(number=0, attempts=1, seconds=time.perf_counter() - started, sites=[], held_out=held_out)
             state = State(plan_hash=self.plan.hash(), run=self.run_id, round=0, rounds=[first], **self._who([]))
             save_checkpoint(self.checkpoints, state, arrays, {})
+            self.on_event(Event("round-ended", 0, result=first, digest=state.digests["shared"]))
         for number in range(state.round + 1, self.plan.federation.rounds + 1):
             self.on_event(Event("round-started", number))
             started = time.perf_counter()
             if not self.plan.hospital_privacy:  # its noise is made for a fixed number of hospitals
-                for name in self.sites.meet_late_ones():
-                    self.on_event(Event("joined", number, name))
+                self.sites.meet_late_ones(number)
             arrays, sites, attempts = self._train(number, arrays, strategy, state.rounds)
             held_out = self._held_out(number, arrays, self._answering)
             brought = {one.site: one.bytes_down + self._sent.get(one.site, 0) for one in sites}
@@ -109,11 +105,9 @@ class Rounds:
                 update={"round": number, "rounds": [*state.rounds, done], **self._who(state.sites)}
             )
             save_checkpoint(self.checkpoints, state, arrays, strategy_state(strategy, list(arrays)))
-            self.on_event(Event("round-ended", number, text=f"{seconds:.1f} s"))
+            shown = f"{seconds:.1f} s"
+            self.on_event(Event("round-ended", number, text=shown, result=done, digest=state.digests["shared"]))
         return state
-
-    def _left_out(self, site: str, reason: str) -> None:
-        self.on_event(Event("left-out", 0, site, reason))
 
     def _who(self, before: list[SiteFacts]) -> dict[str, Any]:
         """Who takes part, and who cannot; a site that took part before a run was resumed stays on record."""
@@ -150,7 +144,7 @@ class Rounds:
         A site whose reply is good is not asked again.
         """
         names = self.sites.names
-        did = {name: SiteRound(site=name, state="left-out", reason=HAS_LEFT) for name in sorted(self.left)}
+        did = {name: SiteRound(site=name, state="left-out", reason=HAS_LEFT, code=_SPENT) for name in sorted(self.left)}
         good: dict[int, Message] = {}
         asked: set[int] = set()
         for attempt in range(1, (_ATTEMPTS if self.sites.real else _VIRTUAL_ATTEMPTS) + 1):
@@ -162,12 +156,15 @@ class Rounds:
                 resting = {}  # it is needed
             for node, left in resting.items():
                 reason = f"{RESTS} twice or more: {left} more round{'s' * (left > 1)}"
-                did[names[node]] = SiteRound(site=names[node], state="left-out", reason=reason)
+                did[names[node]] = SiteRound(site=names[node], state="left-out", reason=reason, code=RESTING)
             asked = nodes - resting.keys()
             if attempt > 1:
                 self.sites.wait_for(asked)
             self._attempt(number, arrays, strategy, in_order(asked, names), did, good)
             if len(good) >= self._needed:
+                if not self.plan.hospital_privacy:  # no noise covers these
+                    for one in contributions({names[node]: reply for node, reply in good.items()}, arrays):
+                        did[one.site] = did[one.site].model_copy(update={"weight": one.weight, "cosine": one.cosine})
                 mean, _ = strategy.aggregate_train(number, [good[node] for node in in_order(good, names)])
                 assert mean is not None  # there are good replies
                 # FedAdam's step is a float64 scalar, which numpy 2 lets turn the weights into float64.
@@ -199,7 +196,7 @@ class Rounds:
         config = requests[0].content.config_records[messages.CONFIG]
         whole = RecordDict({messages.ARRAYS: messages.packed(sent), messages.CONFIG: config})
         named = RecordDict({messages.CONFIG: ConfigRecord({**config, messages.HELD: self._held_digest})})
-        self._answering = set()
+        self._answering, self._asked = set(), set()
         missing = [node for node in nodes if node not in good]
         contents = {node: named if node in self._holding else whole for node in missing}
         replies = self._ask("train", number, contents)
@@ -212,11 +209,14 @@ class Rounds:
             try:
                 if _code(reply) == _SPENT:
                     self.left.add(name)
-                    raise BadReply(HAS_LEFT)
+                    raise BadReply(HAS_LEFT, _SPENT)
                 did[name] = self._read(present(reply), name, arrays, size)
             except BadReply as reason:
-                did[name] = SiteRound(site=name, state="left-out", reason=str(reason), bytes_down=size)
-                self.on_event(Event("left-out", number, name, str(reason)))
+                text, code = str(reason), reason.code
+                if reply is None and node not in self._asked:
+                    text, code = "it is not online", NOT_ONLINE
+                did[name] = SiteRound(site=name, state="left-out", reason=text, code=code, bytes_down=size)
+                self.on_event(Event("left-out", number, name, text, code))
                 continue
             good[node] = present(reply)
         self._answering |= good.keys()
@@ -229,7 +229,8 @@ class Rounds:
         tensors = wire.restored(update, arrays, self.plan.federation.wire)
         norm, most = distance(tensors, arrays), self.plan.federation.max_update_norm
         if most is not None and norm > most:
-            raise BadReply(f"its update has an L2 norm of {norm:.4g}, more than federation.max_update_norm = {most:g}")
+            text = f"its update has an L2 norm of {norm:.4g}, more than federation.max_update_norm = {most:g}"
+            raise BadReply(text, TOO_LARGE)
         messages.for_strategy(reply, {name: tensors[name] for name in arrays})
         private = self.plan.privacy is not None
         return SiteRound(
@@ -267,36 +268,43 @@ class Rounds:
             try:
                 said = messages.read_evaluate_reply(present(reply), self.plan.objective.kind)
             except BadReply as reason:
-                self.on_event(Event("left-out", number, name, f"held-out loss: {reason}"))
+                self.on_event(Event("unmeasured", number, name, f"held-out loss: {reason}", reason.code))
                 continue
             held_out[name] = HeldOut(
                 loss=said.loss, notes=said.notes, tokens=said.tokens, parts=said.parts, space=said.space
             )
-            self.on_event(Event("held-out", number, name, f"{said.loss:.3f}"))
+            self.on_event(Event("held-out", number, name, f"{said.loss:.3f}", result=held_out[name]))
         return held_out
 
     def _ask(self, kind: str, number: int, contents: dict[int, RecordDict]) -> dict[int, Message | None]:
         """Send to each node its request, in their order, and wait as long as is due: node -> reply, None where late or
         offline."""
         names, deadline, began = self.sites.names, self._deadlines[kind], time.monotonic()
+        # Virtual sites take turns on this machine: how long one took says nothing of when the last will answer.
+        seconds = deadline.seconds if self.sites.real else self.plan.federation.round_timeout
         here = self.sites.here()
         requests = [
-            Message(content, node, kind, ttl=deadline.seconds, group_id=str(number))
+            Message(content, node, kind, ttl=seconds, group_id=str(number))
             for node, content in contents.items()
             if node in here
         ]
 
         def answered(node: int, reply: Message) -> None:
             self._answering.add(node)
-            seconds = time.monotonic() - began
+            took = time.monotonic() - began
             if not reply.has_error():
-                deadline.answered(seconds)
+                deadline.answered(took)
                 if kind == "train":
-                    self.on_event(Event("returned", number, names[node], f"{seconds:.1f} s"))
+                    self.on_event(Event("returned", number, names[node], f"{took:.1f} s"))
+
+        def sent(node: int) -> None:
+            if kind == "train":
+                self.on_event(Event("asked", number, names[node]))
 
         for request in requests if kind == "train" else ():
-            self.on_event(Event("asked", number, names[request.metadata.dst_node_id]))
-        replies = exchange(self.grid, requests, deadline.seconds, answered)
+            self.on_event(Event("sending", number, names[request.metadata.dst_node_id]))
+        self._asked |= {request.metadata.dst_node_id for request in requests}
+        replies = exchange(self.grid, requests, seconds, answered, sent)
         if None in replies.values():
             deadline.missed()
         return {node: replies.get(node) for node in contents}

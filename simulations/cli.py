@@ -13,6 +13,7 @@ from client.notes.source import Columns
 from common.errors import InputError
 from common.results import Summary
 from common.table import Table
+from server.record.options import Db
 
 STUDIES = Path(__file__).parent / "studies"
 _MOST_LINES = 15
@@ -125,6 +126,7 @@ def study(
     query: options.Query = None,
     skip_bad: options.SkipBad = 0,
     cache: options.Cache = None,
+    db: Db = None,
 ) -> None:
     # Imported here, so that --help does not wait for torch.
     from client.site import open_site_file
@@ -147,8 +149,10 @@ def study(
             "This is a table of many studies, which are run in one process and with their baselines.",
             "Use fednotes compare, without --engine.",
         )
+    if table and db:
+        raise InputError("usage", "A table of many studies keeps no record.", "Leave --db out.")
     if resume is not None:
-        if plan or notes or public or sites or split_by or out:
+        if plan or notes or public or sites or split_by or out or db:
             raise InputError("usage", "--resume takes the plan and the notes from the run.", "Give --resume alone.")
         with display:
             run = resume_table(resume, display) if table else resume_run(resume, display)
@@ -169,6 +173,7 @@ def study(
             out=out,
             cache=cache,
             embedding_map=embedding_map.value if embedding_map else None,
+            database=db,
             tasks=open_site_file(Path(notes)).tasks if notes and notes.endswith(".toml") else (),
         )
         with display:

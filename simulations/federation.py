@@ -24,9 +24,13 @@ from common.trainable import plain_tensors
 from server.base import base_tensors, set_shared_categories
 from server.checkpoint import State, load_checkpoint
 from server.display import Display
+from server.events import Event
+from server.record.place import create, find
+from server.record.recorder import Recorder, recording
 from server.report import write_report
-from server.results import versions, write_model
+from server.results import write_model
 from server.run_folder import REPORT_FILE
+from server.versions import versions
 from simulations.baselines import centralised, local_only
 from simulations.engines import ENGINES
 from simulations.run_folder import Simulation, new_run
@@ -42,11 +46,11 @@ def simulate(plan: StudyPlan, wish: Wish, display: Display) -> Simulation:
         try:
             with explained(run.path):
                 set_up(run, plan, wish, display, private=plan.privacy is not None)
+            create(run.path, plan, wish.engine, wish.database)
         except BaseException:
             run.abandon()
             raise
-        with site_log(run):
-            _carry_on(run, display)
+        _carry_on(run, display)
     return run
 
 
@@ -57,12 +61,19 @@ def resume(path: Path, display: Display) -> Simulation:
     with run.locked():
         summary = run.summary() if (path / REPORT_FILE).exists() else None
         if summary is None or summary.status != "finished":
-            with site_log(run):
-                _carry_on(run, display)
+            if find(run.path) is None:  # it was killed as it was set up
+                create(run.path, run.plan, run.setup.engine, None)
+            _carry_on(run, display)
     return run
 
 
 def _carry_on(run: Simulation, display: Display) -> None:
+    with site_log(run), recording(run.path) as record:
+        assert record is not None
+        _to_its_end(run, display, record)
+
+
+def _to_its_end(run: Simulation, display: Display, record: Recorder) -> None:
     """All that is still to do: rounds, baselines, scores, model, summary, report."""
     began = time.perf_counter()
     plan, setup, sites = run.plan, run.setup, run.sites
@@ -72,7 +83,12 @@ def _carry_on(run: Simulation, display: Display) -> None:
     opened = {name: open_site(folder) for name, folder in sites.items()}
     notes = {name: site.notes(tokenizer) for name, site in opened.items()}
     display.study(plan, list(sites), "Federation")
-    server.app.on_event, client.app.on_step = display.event, display.step
+
+    def on_event(event: Event) -> None:
+        record(event)
+        display.event(event)
+
+    server.app.on_event, client.app.on_step = on_event, display.step
     stopped: StudyError | None = None
     try:
         ENGINES[setup.engine](server.app.app, client.app.app, run.path, list(sites.values()))
@@ -81,6 +97,7 @@ def _carry_on(run: Simulation, display: Display) -> None:
     kept = load_checkpoint(run.checkpoints, plan.hash())
     if kept is None:
         assert stopped is not None  # a run without an error has a checkpoint
+        record.stop(stopped)
         raise stopped
     state, shared, _ = kept
     tensors = plain_tensors(plan, shared)
@@ -88,6 +105,8 @@ def _carry_on(run: Simulation, display: Display) -> None:
     scorer = Scorer(plan, opened, notes, encoder, run.path / "scores")
     others: list[ModelName] = []
     if stopped is None:
+        server.app.on_event = display.event  # the baselines' rounds are none of the study's
+        record(Event("phase", state.round, text="scoring at the sites"))
         others = _score(run, scorer, notes, {site.name for site in state.sites}, tensors, display)
         display.say("Writing the model and the report")
     set_shared_categories(encoder, plan)  # a baseline may have left a site's own head
@@ -99,6 +118,7 @@ def _carry_on(run: Simulation, display: Display) -> None:
     shown = embedding_map(scorer, tensors, method) if method and stopped is None else None
     run.write_summary(summary)
     write_report(summary, run.path / REPORT_FILE, shown)
+    record.end(summary, stopped)
     if stopped is not None:
         raise stopped
 

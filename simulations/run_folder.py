@@ -9,13 +9,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from client.notes.source import NotesSource
 from common.files import write_text
 from common.plan import StudyPlan, plan_to_toml
+from server.record.place import PLACE_FILE, RECORD_FILE
 from server.run_folder import PLAN_FILE, RunFolder, new_folder_of_run, no_run
 
 SYNTHETIC_FILE, SITES, SITE_LOG = "synthetic-notes.jsonl", "sites", "sites.log"
 PUBLIC_FILE = "public-text.jsonl"
 SETUP_FILE = "simulation.json"
 
-_SET_UP = frozenset({".lock", SYNTHETIC_FILE, PUBLIC_FILE, SITES, PLAN_FILE})
+_RECORD = {PLACE_FILE, RECORD_FILE, f"{RECORD_FILE}-wal", f"{RECORD_FILE}-shm"}
+_SET_UP = frozenset({".lock", SYNTHETIC_FILE, PUBLIC_FILE, SITES, PLAN_FILE}) | _RECORD
 
 Baseline = Literal["local-only", "centralised"]
 

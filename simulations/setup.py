@@ -31,7 +31,7 @@ _OTHER_NOTES = 1_000_003  # added to the seed: synthetic public text is none of 
 @dataclass(frozen=True)
 class Wish:
     """What was asked for on the command line. `notes` None means the synthetic corpus, and so does `public`, for
-    studies that need public text."""
+    studies that need public text; `database` (a URL) None means a record in the run's folder."""
 
     notes: NotesSource | None = None
     sites: int | None = None
@@ -42,6 +42,7 @@ class Wish:
     embedding_map: Literal["pca", "umap"] | None = None
     tasks: Sequence[Task] = ()
     public: NotesSource | None = None
+    database: str | None = None
 
 
 def check_base(plan: StudyPlan) -> None:

@@ -91,8 +91,7 @@ class BookKeeping(Clipper):
                 if call.grad is not None:
                     kept.take(call)
             self._calls = []
-            norms = kept.squares(next(iter(self.sums.values()))).clamp(min=0).sqrt()
-            kept.add_to(self.sums, factors(norms, self.bound))
+            kept.add_to(self.sums, factors(kept.norms(next(iter(self.sums.values()))), self.bound))
         return found.detach()
 
 
@@ -157,21 +156,25 @@ class _Kept:
             (torch.cat([a for a, _ in pairs], 1), torch.cat([b for _, b in pairs], 1)) if len(pairs) > 1 else pairs[0]
         )
 
-    def squares(self, like: torch.Tensor) -> torch.Tensor:
-        """The squared norm of each unit's gradient over all tensors, [U]; where parts of it cancel so far that rounding
-        could hide a long gradient, more than it is, never less."""
+    def norms(self, like: torch.Tensor) -> torch.Tensor:
+        """The norm of each unit's gradient over all tensors, [U]; where parts of it cancel so far that rounding could
+        hide a long gradient, or are so small that their squares vanish, more than it is, never less."""
         self.linear = {name: self._joined(pairs) for name, pairs in self._pairs.items()}
         self.tables = {name: self._joined(pairs) for name, pairs in self._tables.items()}
         total = like.new_zeros(self.units)
         most = {name: like.new_zeros(self.units) for name in self.linear | self.tables}  # norms, did nothing cancel
+        unseen = [like.new_zeros(self.units)]  # norms of what is too small for its square to be a number
+        least = torch.finfo(like.dtype).tiny ** 0.5
         for name, (a, b) in self.linear.items():
             if 2 * a.shape[1] ** 2 <= a.shape[2] * b.shape[2]:
                 of_a, of_b = a @ a.mT, b @ b.mT
                 total += (of_a * of_b).sum((1, 2))
-                most[name] += (_diagonal(of_a) * _diagonal(of_b)).sqrt().sum(1)
+                long_a, long_b = _diagonal(of_a).sqrt(), _diagonal(of_b).sqrt()
             else:
                 total += (b.mT @ a).square().sum((1, 2))
-                most[name] += (a.norm(dim=2) * b.norm(dim=2)).sum(1)
+                long_a, long_b = a.norm(dim=2), b.norm(dim=2)
+            most[name] += (long_a * long_b).sum(1)
+            unseen.append(least * (b.shape[2] ** 0.5 * long_a + a.shape[2] ** 0.5 * long_b).sum(1))
         for name, (ids, e) in self.tables.items():
             of_e = e @ e.mT
             total += ((ids[:, :, None] == ids[:, None, :]) * of_e).sum((1, 2))
@@ -188,7 +191,7 @@ class _Kept:
             rounding = torch.finfo(like.dtype).eps
             bound = torch.stack([norm.square() for norm in most.values()]).sum(0)
             total = torch.maximum(total, rounding**0.5 * bound) + _ROUNDINGS * rounding * bound
-        return total
+        return total.clamp(min=0).sqrt() + torch.stack(unseen).norm(dim=0)
 
     def add_to(self, sums: dict[str, torch.Tensor], factor: torch.Tensor) -> None:
         keep = factor > 0

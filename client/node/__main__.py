@@ -10,6 +10,7 @@ from common.supervisor import QUIET
 
 def main() -> None:
     os.environ.update(QUIET)  # before Flower is imported; the worker inherits it
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a base is a folder, packaged, or was fetched by a person before
 
     from client.node.logs import log_here
     from client.node.node import run_node

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.approval import approvals
 from client.ledger import Ledger
@@ -22,6 +23,9 @@ from common.encoder import PACKAGED, load_tokenizer
 from common.errors import FednotesError
 from common.package import package_digest
 from common.plan import StudyPlan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _LEAST_DISK, _LITTLE_DISK = 1e9, 10e9  # bytes
 _LEAST_MEMORY = 4e9
@@ -72,7 +76,7 @@ def _notes(site: Site, plan: StudyPlan | None) -> Iterator[Finding]:
             labels = [value for value in task.notes.column("label") if value is not None]
             yield Finding(f"task {name}", "ok", f"{len(labels):,} labelled notes of {len(set(labels)):,} classes")
     if site.config.public is not None:
-        yield _tried("public text", lambda site: _public(site, tokenizer), site)
+        yield _public(site, own, tokenizer)
     if plan is None:
         yield Finding("speed", "warning", "Not measured.", "Give a --plan, and its steps are timed here.")
     else:
@@ -125,9 +129,20 @@ def _counts(site: Site, own: NoteStore) -> Finding:
     return Finding("notes", "ok", text)
 
 
-def _public(site: Site, tokenizer: object) -> str:
-    store = site.public_notes(tokenizer)  # type: ignore[arg-type]
-    return f"{0 if store is None else len(store):,} texts"
+def _public(site: Site, own: NoteStore, tokenizer: "PreTrainedTokenizerBase") -> Finding:
+    """Private training compares with it and adds no noise for it: a note that stands in it is not protected."""
+    try:
+        store = site.public_notes(tokenizer)
+    except FednotesError as error:
+        return failed("public text", error)
+    assert store is not None  # it is named in site.toml
+    known = {store.tokens(i).tobytes() for i in range(len(store))}
+    shared = sum(own.tokens(i).tobytes() in known for i in range(len(own)))
+    text = f"{len(store):,} texts"
+    if shared:
+        fix = "Name text that is no secret: no noise is added for what is in it."
+        return Finding("public text", "error", f"{text}; {shared:,} notes of this site stand in it.", fix)
+    return Finding("public text", "ok", text)
 
 
 def _key(site: Site) -> str:

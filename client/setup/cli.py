@@ -155,14 +155,15 @@ def init_command(
     from client.setup import wizard
     from client.setup.init import Wish, make_site, refuse_occupied
     from client.site import Policy
-    from common.kit import fingerprint, read_kit
+    from common.kit import fingerprints, read_kit
 
     read = read_kit(kit)
     refuse_occupied(to)
     asks = wizard.at_terminal() and not yes
     console = Console()
     _say(console, f"The kit is for {read.name}, of the coordinator at {read.address}. Its authority's fingerprint:")
-    _say(console, f"  {fingerprint(read.ca)} (compare it by telephone)")
+    for one in fingerprints(read.ca):
+        _say(console, f"  {one} (compare it by telephone)")
     if notes is None and not asks:
         raise InputError("usage", "Where are the notes?", "Give --notes, or answer at a terminal.")
     if unit not in ("patient", "note"):

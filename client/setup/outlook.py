@@ -175,7 +175,13 @@ def _leaves(site: Site, plan: StudyPlan, size: int) -> list[Leaves]:
     units = f"the number of {plan.privacy.unit}s in training" if plan.privacy else ""
     described = ", ".join(part for part in (units, counts if uncovered else "") if part)
     found = [
-        Leaves(message="describe", when="once", what=f"the site's name, {described}", bytes=0, noised=False),
+        Leaves(
+            message="describe",
+            when="once",
+            what=f"the site's name, who approved the plan and when, {described}",
+            bytes=0,
+            noised=False,
+        ),
         Leaves(
             message="train",
             when=f"{plan.federation.rounds:,} times",

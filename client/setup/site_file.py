@@ -25,6 +25,7 @@ _POLICY = {
     "max_rounds": "Most rounds that a study may plan.",
     "require_privacy": "No study without differential privacy.",
     "unit": 'What is protected at least: "patient" refuses plans that protect single notes only.',
+    "exact_clipping": "Only plans whose privacy holds whatever weights come (privacy.engine = loop); slower.",
     "max_epsilon": "Most that all private studies together may spend of the notes' privacy, by the ledger.",
     "release_embedding_space": "Figures of the embedding space leave where a plan asks for them.",
     "release_uncovered": "Exact counts and held-out losses leave private studies, too. For simulations.",

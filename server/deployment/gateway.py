@@ -10,6 +10,7 @@ spelt otherwise is refused without a word.
 import asyncio
 import contextlib
 import logging
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -233,6 +234,7 @@ def connection_class(visitors: Visitors) -> type[H11Protocol]:
 
 def serve(folder: Path) -> None:
     """Listen until told to stop."""
+    _open_many_files()
     server = Server(folder)
     settings = server.config()
     assert settings.listener  # else nobody starts a gateway
@@ -266,6 +268,14 @@ def serve(folder: Path) -> None:
     config.load()
     config.ssl = server_context(server.certificate, server.key)
     uvicorn.Server(config).run()
+
+
+def _open_many_files() -> None:
+    """As many as we may: of a connection that has not finished TLS nobody knows yet whose it is, and 1,024 are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where the system allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _log.debug("files that may be open: %d before, %d now", soft, hard)
 
 
 class _Quiet(logging.Filter):

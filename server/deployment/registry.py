@@ -87,8 +87,7 @@ def accept(server: Server, name: str, reply: KeyReply) -> None:
     """
     with _changed(server) as registry:
         entry = _known(registry, name)
-        check_answer(reply, name, entry.challenge)
-        key = " ".join(reply.public_key.split()[:2])  # without a comment
+        key = check_answer(reply, name, entry.challenge)
         if entry.public_key == key:
             return
         if entry.public_key:

@@ -1,17 +1,19 @@
-"""Starts Flower's SuperLink in this process, after its database was compacted.
+"""Runs Flower's SuperLink in this process, after its database was compacted.
 
 Flower deletes what has been delivered, but the file keeps its greatest size: some twice the model for each study.
+It gives a call up that has waited five seconds for another's write, and the study's run is lost: on a busy machine a
+model of 500 MB takes longer. Here it waits almost as long as the gateway does.
 
     python -m server.deployment.superlink FOLDER
 """
 
-import os
 import sqlite3
 import sys
 from pathlib import Path
 
 from server.deployment.config import LOOPBACK, Server
 
+_PATIENCE = 50_000  # ms that one write waits for another
 _WORTH_IT = 50_000_000  # bytes: a run that waits for the SuperLink's return is not kept waiting for less
 
 
@@ -58,8 +60,13 @@ def main(folder: Path) -> None:
             print(f"The database is {saved:,} bytes smaller.", flush=True)
     except sqlite3.Error as error:  # the SuperLink runs with it, or says better what is wrong with it
         print(f"The database was not compacted: {error}", file=sys.stderr, flush=True)
-    words = command(server)
-    os.execv(words[0], words)
+    from flwr.supercore import sql_mixin  # of Flower's internals; pinned, and a test sees that it holds
+    from flwr.superlink.cli import flower_superlink
+
+    settings = dict(sql_mixin.SQLITE_PRAGMAS) | {"busy_timeout": str(_PATIENCE)}
+    sql_mixin.SQLITE_PRAGMAS = tuple(settings.items())  # type: ignore[assignment]
+    sys.argv = command(server)
+    flower_superlink()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """`fednotes server run`, `resume` and `stop`, and `fednotes status`: a study, from its plan to its results."""
 
+import getpass
+import json
 import sys
 import time
 from pathlib import Path
@@ -10,8 +12,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from common.errors import MachineError
+from common.errors import InputError, MachineError
 from common.plan import load_plan
+from server.record.options import Db
 
 if TYPE_CHECKING:
     from server.deployment.config import Server
@@ -58,7 +61,9 @@ Examples:
 
     fednotes status runs/first --watch
 
-Exit codes: 0 printed, 2 this is no run.
+    fednotes status runs/first --json --events     # everything that happened, a line of JSON each
+
+Exit codes: 0 printed, 2 this is no run, 3 its record cannot be read.
 """
 
 
@@ -70,7 +75,7 @@ def register(server: typer.Typer, top: typer.Typer) -> None:
     top.command("status", epilog=_STATUS)(status_command)
 
 
-def run_command(folder: Coordinator, plan: Plan, quiet: Quiet = False, as_json: Json = False) -> None:
+def run_command(folder: Coordinator, plan: Plan, db: Db = None, quiet: Quiet = False, as_json: Json = False) -> None:
     """Run a study over the registered sites: wait for them, start it, follow it to its end.
 
     Ctrl-C ends only the looking on; `fednotes server stop` ends the study.
@@ -84,7 +89,8 @@ def run_command(folder: Coordinator, plan: Plan, quiet: Quiet = False, as_json: 
     _is_started(server)
     console = _console(quiet)
     there = wait_for_sites(server, wanted, console if console.is_terminal else None)
-    study = new_study(wanted, server.runs, server.folder)
+    study = new_study(wanted, server.runs, server.folder, db)
+    _acted(study, "started")
     console.print(f"{study.path}\n{wanted.privacy_words}; sites: {', '.join(there)}", highlight=False, soft_wrap=True)
     _carry(server, study, there, console, quiet, as_json)
 
@@ -103,6 +109,7 @@ def resume_command(run: Run, quiet: Quiet = False, as_json: Json = False) -> Non
     if summary and summary.status == "finished":
         return _end(study, console, quiet, as_json)
     there = [] if study.busy() else wait_for_sites(server, plan, console if console.is_terminal else None)
+    _acted(study, "resumed")
     _carry(server, study, there, console, quiet, as_json)
 
 
@@ -115,13 +122,15 @@ def stop_command(run: Run) -> None:
     study = Study(run)
     server = Server(Path(study.record.coordinator))
     _is_started(server)
-    stopped = stop(server, study)
+    if stopped := stop(server, study):
+        _acted(study, "stopped")
     print("Stopped. Go on with: fednotes server resume " + str(run) if stopped else "It was not running.")
 
 
 def status_command(
     run: Run,
     watch: Annotated[bool, typer.Option("--watch", help="Show it until it ends.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="With --json: what happened, a line of JSON each.")] = False,
     as_json: Json = False,
 ) -> None:
     """How a run is: its state, rounds, sites, losses and privacy, of a study over servers or of a simulation."""
@@ -129,6 +138,10 @@ def status_command(
 
     from server.study.status import status
 
+    if events:
+        if not as_json:
+            raise InputError("usage", "--events prints JSON.", "Add --json.")
+        return _print_events(run, watch)
     now = status(run)
     if as_json:
         print(now.model_dump_json(indent=2))
@@ -142,6 +155,32 @@ def status_command(
             time.sleep(1.0)
             now = status(run)
             live.update(_page(now))
+
+
+def _print_events(run: Path, watch: bool) -> None:
+    from server.record.events import events
+    from server.record.place import opened
+    from server.study.status import status
+
+    (database, study), after = opened(run), 0
+    while True:
+        over = not watch or status(run).over
+        for one in events(database, study, after):
+            after = one["id"]
+            print(json.dumps(one, ensure_ascii=False), flush=True)
+        if over:
+            return
+        time.sleep(1.0)
+
+
+def _acted(study: "Study", did: str) -> None:
+    """Write down who did what."""
+    from server.events import Event
+    from server.record.place import opened
+    from server.record.recorder import Recorder
+
+    text = f"{getpass.getuser()} {did} the study from the command line"
+    Recorder(*opened(study.path))(Event("action", max(0, study.rounds_done()), text=text))
 
 
 def _carry(server: "Server", study: "Study", sites: list[str], console: Console, quiet: bool, as_json: bool) -> None:
@@ -184,33 +223,33 @@ def _console(quiet: bool) -> Console:
 
 
 _COLOURS = {"finished": "green", "running": "green", "waiting": "yellow", "interrupted": "yellow", "stopped": "red"}
-_MARKS = {"returned": "✓", "asked": "…", "left-out": "✗", "waiting": " "}
+_MARKS = {"returned": "✓", "sending": "…", "training": "…", "waiting": " "}
+_MOST_INCIDENTS = 5
 
 
 def _page(now: "RunStatus") -> RenderableType:
-    head = Text.assemble(
-        (now.study, "bold"), " · ", (now.state, _COLOURS[now.state]), f" · round {now.round} of {now.planned_rounds} · "
-    )
-    head.append(now.privacy, "bold")
-    if now.heard:
-        head.append(f" · last heard {now.heard[:19].replace('T', ' ')} UTC", "dim")
+    head = Text.assemble((now.study, "bold"), " · ", (now.state, _COLOURS[now.state]), " · ", (now.privacy, "bold"))
+    head.append(f" · last heard {now.heard[:19].replace('T', ' ')} UTC", "dim")
     table = Table(box=None, pad_edge=False)
     for title in ("", "site", "rounds", "held-out loss", "epsilon", ""):
         table.add_column(title, no_wrap=True, justify="right" if title in ("rounds", "epsilon") else "left")
     for site in now.sites:
         losses = " → ".join(f"{loss:.3f}" for loss in site.held_out)
         spent = f"{site.epsilon:.2f}" if site.epsilon is not None else ""
-        style = "red" if site.state == "left-out" else ""
+        style = "" if site.state in _MARKS else "red"
         table.add_row(
-            Text(_MARKS[site.state], style),
+            Text(_MARKS.get(site.state, "✗"), style),
             Text(site.site),
             str(site.rounds),
             losses,
             spent,
-            Text(site.text[:70], style),
+            Text(f"{site.state}: {site.text}"[:70] if style else site.state, style),
         )
-    lines: list[RenderableType] = [head]
+    lines: list[RenderableType] = [head, Text(now.verdict)]
     lines += [Text(now.message, style=_COLOURS[now.state])] if now.message else []
     lines += [table] if now.sites else []
     lines += [Text(f"left out: {site}: {reason}", style="red") for site, reason in now.left_out_sites.items()]
+    for one in now.incidents[-_MOST_INCIDENTS:]:
+        text = f"{one.time:%Y-%m-%d %H:%M} round {one.round}: {one.sentence} {one.next_step} ({one.code})"
+        lines.append(Text(text, style="yellow"))
     return Group(*lines)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from common.errors import StudyError
 from common.files import explained, write_text
 from common.plan import StudyPlan, plan_to_toml
+from server.record.place import create
 from server.run_folder import PLAN_FILE, RunFolder, held, new_folder_of_run, no_run, take
 
 STUDY_FILE, STOPPED_FILE = "study.json", "stopped.json"
@@ -87,10 +88,11 @@ class Study(RunFolder):
         write_text(self.path / STUDY_FILE, record.model_dump_json(indent=2))
 
 
-def new_study(plan: StudyPlan, runs: Path, coordinator: Path) -> Study:
-    """Make the folder of a study in `runs`. Raises MachineError."""
+def new_study(plan: StudyPlan, runs: Path, coordinator: Path, database: str | None = None) -> Study:
+    """Make the folder of a study in `runs`, and its record, in `database` (a URL) or there. Raises as `create`."""
     path = new_folder_of_run(plan.study.name, runs / f"{plan.study.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     study = Study(path)
+    create(path, plan, "servers", database)
     write_text(path / PLAN_FILE, plan_to_toml(plan))
     study._write(Record(started=datetime.now(UTC).isoformat(timespec="seconds"), coordinator=str(coordinator)))
     return study

@@ -12,7 +12,9 @@ from common.errors import MachineError, StudyError
 from server.deployment.config import Server
 from server.deployment.control import Control, RunStatus
 from server.display import Display
-from server.study.events import EventReader
+from server.record.events import EventReader
+from server.record.place import opened
+from server.record.recorder import Recorder
 from server.study.folder import Study
 
 _Answer = TypeVar("_Answer")
@@ -46,7 +48,7 @@ def _carry(server: Server, study: Study, events: EventReader, display: Display) 
         if reason := study.stop_reason():
             raise reason
         if ended.status == "stopped":
-            raise StudyError("study-stopped", "The coordinator stopped the study.", _RESUME.format(study.path))
+            raise _stopped(study)
         in_vain = 0 if study.rounds_done() > done else in_vain + 1
         done = study.rounds_done()
         if in_vain >= _IN_VAIN:
@@ -93,7 +95,13 @@ def stop(server: Server, study: Study) -> bool:
     with Control(server) as control:
         stopped = control.stop_run(numbers[-1])
     _wait_until(lambda: not study.busy(), 30.0)
+    if stopped:
+        Recorder(*opened(study.path)).stop(_stopped(study))
     return stopped
+
+
+def _stopped(study: Study) -> StudyError:
+    return StudyError("study-stopped", "The coordinator stopped the study.", _RESUME.format(study.path))
 
 
 _RESUME = "resume it: fednotes server resume {}"

@@ -1,14 +1,15 @@
-"""How a run is: read from its folder alone, while it runs and ever after."""
+"""How a run is, in a terminal: read from its record, while it runs and ever after."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from server.checkpoint import State, load_checkpoint
+from server.incidents import SiteState
+from server.record.place import opened
+from server.record.reader import Incident, State, StudyRecord, read_study
 from server.run_folder import PLAN_FILE, RunFolder, no_run
-from server.study.events import EventReader
 from server.study.folder import STUDY_FILE, Study
+from server.study.verdict import verdict
 
 
 class SiteStatus(BaseModel):
@@ -17,7 +18,7 @@ class SiteStatus(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     site: str
-    state: Literal["asked", "returned", "left-out", "waiting"]
+    state: SiteState
     text: str = ""
     rounds: int = 0
     held_out: list[float] = []
@@ -26,19 +27,21 @@ class SiteStatus(BaseModel):
 
 class RunStatus(BaseModel):
     """`state`: "waiting" before the first measurement; "interrupted" where nobody works on it and it is not done.
-    `heard`: when anything last happened (ISO 8601)."""
+    `heard`: when whoever works on it last gave a sign of life (ISO 8601)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     study: str
-    state: Literal["waiting", "running", "interrupted", "stopped", "finished"]
+    state: State
+    verdict: str
     message: str
     round: int
     planned_rounds: int
     privacy: str
-    heard: str | None
+    heard: str
     sites: list[SiteStatus]
     left_out_sites: dict[str, str]
+    incidents: list[Incident]
 
     @property
     def over(self) -> bool:
@@ -46,58 +49,51 @@ class RunStatus(BaseModel):
 
 
 def status(path: Path) -> RunStatus:
-    """Raises InputError `no-run`."""
+    """Raises InputError `no-run` or `no-record`, MachineError `record-unreachable`."""
     if not (path / PLAN_FILE).exists():
         no_run(path)
     run = Study(path) if (path / STUDY_FILE).exists() else RunFolder(path)
-    plan = run.plan
     busy = run.worked_on() if isinstance(run, Study) else run.busy()  # first: where it is not, nothing changes below
-    kept = load_checkpoint(run.checkpoints, plan.hash())
-    record = kept[0] if kept else None
-    summary = run.summary()
-    stopped = run.stop_reason() if isinstance(run, Study) else None
-    message = ""
-    state: Literal["waiting", "running", "interrupted", "stopped", "finished"]
-    if busy:
-        state = "running" if record else "waiting"
-    elif stopped:
-        state, message = "stopped", str(stopped)
-    elif summary:
-        state, message = summary.status, summary.message
-    else:
-        state = "interrupted"
+    record = read_study(*opened(path))
+    state, message = record.state, record.message
+    if state in ("waiting", "running", "interrupted"):
+        # On this machine the lock is known at once, and not after a silence.
+        state = "interrupted" if not busy else "running" if record.rounds else "waiting"
+    if state == "interrupted":
         message = "Nobody works on it. Go on: fednotes server resume, or fednotes simulate --resume."
-    sites, heard = _sites(path, record)
     return RunStatus(
-        study=plan.study.name,
+        study=record.plan.study.name,
         state=state,
+        verdict=verdict(record, state),
         message=message,
-        round=record.round if record else 0,
-        planned_rounds=plan.federation.rounds,
-        privacy=plan.privacy_words,
-        heard=heard,
-        sites=sites,
-        left_out_sites=record.left_out_sites if record else {},
+        round=max((one.number for one in record.rounds), default=0),
+        planned_rounds=record.plan.federation.rounds,
+        privacy=record.plan.privacy_words,
+        heard=record.heartbeat.isoformat(timespec="seconds"),
+        sites=_sites(record),
+        left_out_sites={site: reason for site, (reason, _) in record.left_out.items()},
+        incidents=record.incidents,
     )
 
 
-def _sites(path: Path, record: State | None) -> tuple[list[SiteStatus], str | None]:
-    """Each site, as the rounds that are done and the events since have it; and when anything last happened."""
-    found = {facts.name: SiteStatus(site=facts.name, state="waiting") for facts in (record.sites if record else ())}
-    for one in record.rounds if record else ():
-        for did in one.sites:
-            known = found.get(did.site) or SiteStatus(site=did.site, state="waiting")
-            spent = did.privacy.epsilon if did.privacy else known.epsilon
-            rounds = known.rounds + (did.state == "returned")
-            change = {"state": did.state, "text": did.reason, "epsilon": spent, "rounds": rounds}
-            found[did.site] = known.model_copy(update=change)
-        for name, held_out in one.held_out.items():
-            if name in found:
-                losses = [*found[name].held_out[:1], held_out.loss]
-                found[name] = found[name].model_copy(update={"held_out": losses})
-    heard = None
-    for time, event in EventReader(path).new():
-        heard = time
-        if event.kind in ("asked", "returned", "left-out") and event.site in found:
-            found[event.site] = found[event.site].model_copy(update={"state": event.kind, "text": event.text})
-    return [found[name] for name in sorted(found)], heard
+def _sites(record: StudyRecord) -> list[SiteStatus]:
+    """Each site: its latest state, and what its rounds came to."""
+    found = []
+    for facts in record.sites:
+        name = facts.name
+        of_site = (one for number in sorted(record.progress, reverse=True) for one in record.progress[number])
+        latest = next((one for one in of_site if one.site == name), None)
+        did = [one for done in record.rounds for one in done.sites if one.site == name]
+        losses = [done.held_out[name].loss for done in record.rounds if name in done.held_out]
+        spent = [one.privacy.epsilon for one in did if one.privacy]
+        found.append(
+            SiteStatus(
+                site=name,
+                state=latest.state if latest else "waiting",
+                text=latest.reason if latest else "",
+                rounds=sum(one.state == "returned" for one in did),
+                held_out=losses[:1] + losses[1:][-1:],
+                epsilon=spent[-1] if spent else None,
+            )
+        )
+    return found

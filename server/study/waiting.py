@@ -8,12 +8,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from common.errors import InputError, StudyError
+from common.errors import InputError, MachineError, StudyError
 from common.plan import StudyPlan
 from server.deployment.config import Server
 from server.deployment.control import Control, Node
 
 _LOOK = 1.0
+_AWAY = 60.0  # seconds: a SuperLink that has just begun, or died, answers again within them
 
 
 def wait_for_sites(server: Server, plan: StudyPlan, console: Console | None) -> list[str]:
@@ -33,7 +34,7 @@ def wait_for_sites(server: Server, plan: StudyPlan, console: Console | None) -> 
     began = time.monotonic()
     with Control(server) as control, Live(console=console or Console(quiet=True), transient=True) as live:
         while True:
-            nodes = control.nodes()
+            nodes = _nodes(control)
             if unknown := sorted(set(federation.sites) - {node.name for node in nodes}):
                 raise InputError(
                     "site-unknown",
@@ -59,6 +60,18 @@ def wait_for_sites(server: Server, plan: StudyPlan, console: Console | None) -> 
         f"Missing: {', '.join(missing) or 'no other site is registered'}.",
         "Ask the sites to run `fednotes site start`, or lower federation.min_sites.",
     )
+
+
+def _nodes(control: Control) -> list[Node]:
+    """All that are registered, as soon as the SuperLink says so. Raises MachineError where it does not for a minute."""
+    end = time.monotonic() + _AWAY
+    while True:
+        try:
+            return control.nodes()
+        except MachineError as error:
+            if error.code != "superlink-unreachable" or time.monotonic() > end:
+                raise
+        time.sleep(_LOOK)
 
 
 def _table(nodes: list[Node], plan: StudyPlan, left: float) -> Table:

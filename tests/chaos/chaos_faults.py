@@ -20,7 +20,7 @@ from client.receipt import receipts
 from common.plan import StudyPlan
 
 SEED = 20261123
-ROUNDS = 7
+ROUNDS = 12  # twice as many as a test has faults: rounds go by while one waits for its moment
 MakePlan = Callable[..., StudyPlan]
 
 

@@ -73,7 +73,7 @@ def _look(federation: Federation, study: StudyUnderWay) -> Look:
         memory[role] = process.memory_full_info().uss / 2**20
         files[role] = process.num_fds()
     state = federation.server.state
-    places = {"superlink.db": state, "superlink.db-wal": state, "events.jsonl": study.path}
+    places = {"superlink.db": state, "superlink.db-wal": state, "record.sqlite": study.path}
     disk = {name: (folder / name).stat().st_size / 2**20 for name, folder in places.items() if (folder / name).exists()}
     disk["state.json"] = (
         study.path / "checkpoints" / f"round-{kept[0].round:04d}" / "state.json"

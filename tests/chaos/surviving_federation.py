@@ -30,7 +30,7 @@ from server.deployment.control import Control
 from server.deployment.processes import healthy
 from server.deployment.registry import accept, invite
 from server.deployment.setup import initialise
-from server.study.events import EventReader
+from server.record.events import EventReader
 from server.study.status import RunStatus, status
 from simulations.synthetic_notes import synthetic_notes
 

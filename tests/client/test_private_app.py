@@ -1,5 +1,6 @@
 """The site's handlers in a private study, called as Flower calls them: what they charge, send, refuse and keep."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from opacus.accountants import PRVAccountant
 
 import client.app
+import client.private_round
 from client import outbox
 from client.ledger import LEDGER_FILE, SECRET_FILE, Ledger
 from client.notes.source import NotesSource
@@ -23,6 +25,7 @@ from common import messages
 from common.errors import FednotesError
 from common.messages import Tensors
 from common.plan import StudyPlan, plan_to_toml
+from common.privacy import epsilon_of
 from server.base import base_tensors
 
 RUN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
@@ -193,6 +196,37 @@ def test_a_round_with_other_weights_a_past_round_and_another_delta_are_refused(
     assert code(ask(folder, "train", other, run=OTHER)) == "delta-changed"
 
 
+def test_no_more_is_spent_than_the_plan_has_rounds_for_whatever_rounds_are_asked_for(
+    ask: Ask, sites: dict[str, Path], private: MakePlan
+) -> None:
+    """Also where the plan gives the noise, and epsilon only follows."""
+    plan, folder = private(privacy={"epsilon": None, "noise_multiplier": 1.0}), sites["northgate"]
+    arrays = base_tensors(plan)
+    for number in (1, 2, 7):
+        assert not ask(folder, "train", plan, number, arrays).has_error()
+    assert code(ask(folder, "train", plan, 8, arrays)) == "budget-spent"
+    (planned,) = {(e.noise_multiplier, e.sample_rate, 6) for e in Ledger(folder).entries()}
+    assert plan.privacy and Ledger(folder).spent(RUN) == epsilon_of([planned], 1e-3, plan.privacy.accountant)
+
+
+def test_the_same_request_twice_at_once_gets_one_answer(
+    ask: Ask, sites: dict[str, Path], private: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes of a site that work it out at once might round differently, under the same noise."""
+    plan, folder = private(), sites["northgate"]
+    train, started = client.private_round.train_privately, []
+
+    def at_once(*given: Any, **more: Any) -> Any:
+        with (folder / "private-round.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # another process would wait here
+        started.append(given)
+        return train(*given, **more)
+
+    monkeypatch.setattr(client.private_round, "train_privately", at_once)
+    assert equal(tensors(ask(folder, "train", plan)), tensors(ask(folder, "train", plan)))
+    assert len(started) == 1
+
+
 def test_an_update_that_left_and_is_lost_is_not_computed_again(
     ask: Ask, sites: dict[str, Path], private: MakePlan
 ) -> None:
@@ -225,8 +259,11 @@ def test_the_policy_can_only_be_stricter(
         assert code(ask(folder, kind, private())) == "epsilon-beyond-policy"
         by_noise = {"privacy": {"epsilon": None, "noise_multiplier": 0.2}}
         assert code(ask(folder, kind, private(**by_noise))) == "epsilon-beyond-policy"
+    set_policy(folder, require_privacy=True, unit="patient", max_epsilon=5.0, exact_clipping=True)
+    for kind in ("query", "train"):
+        assert code(ask(folder, kind, private(privacy={"epsilon": 4.0}))) == "clipping-beyond-policy"
     assert not (folder / LEDGER_FILE).exists()
-    assert not ask(folder, "train", private(privacy={"epsilon": 4.0})).has_error()
+    assert not ask(folder, "train", private(privacy={"epsilon": 4.0, "engine": "loop"})).has_error()
 
 
 def test_a_delta_above_one_over_the_units_is_refused(private: MakePlan) -> None:

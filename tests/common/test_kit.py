@@ -22,6 +22,7 @@ from common.kit import (
     Kit,
     answer,
     check_answer,
+    fingerprints,
     read_answer,
     read_kit,
     write_answer,
@@ -31,14 +32,18 @@ from common.kit import (
 CHALLENGE = "5a" * 32
 
 
-@pytest.fixture(scope="module")
-def ca() -> str:
+def authority() -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     signed = builder.not_valid_before(now).not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.fixture(scope="module")
+def ca() -> str:
+    return authority()
 
 
 @pytest.fixture
@@ -154,6 +159,15 @@ def test_an_encrypted_member_is_refused(kit: Kit, tmp_path: Path) -> None:
             place = content.find(signature, place + 1)
     (tmp_path / "k.zip").write_bytes(content)
     assert refused(tmp_path / "k.zip").code == "kit-invalid"
+
+
+def test_every_authority_of_a_kit_has_its_fingerprint_told(ca: str) -> None:
+    """A site trusts all that the file holds: one that was slipped in on the way must not hide behind the first."""
+    slipped_in = authority()
+    both = Kit(name="north", address="fed.example.org:8443", challenge=CHALLENGE, ca=ca + slipped_in)
+    der = [x509.load_pem_x509_certificate(one.encode()).fingerprint(hashes.SHA256()) for one in (ca, slipped_in)]
+    assert fingerprints(both.ca) == [one.hex(":").upper() for one in der]
+    assert fingerprints(ca) == fingerprints(both.ca)[:1]
 
 
 def test_a_kit_that_is_not_there(tmp_path: Path) -> None:

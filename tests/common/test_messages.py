@@ -132,7 +132,7 @@ def test_a_layout_that_does_not_fit_is_refused(record: dict[str, np.ndarray], tr
 
 
 def test_a_request_survives(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:
-    plan = make_plan()
+    plan = make_plan(federation={"rounds": 4})
     config = messages.request_config(plan, RUN)
     config["server-round"] = 4
     content = RecordDict({"arrays": messages.packed(TENSORS), "config": config})
@@ -141,6 +141,24 @@ def test_a_request_survives(make_plan: Callable[..., StudyPlan], make_message: M
     assert request.plan.hash() == plan.hash() and all(np.array_equal(request.arrays[n], TENSORS[n]) for n in TENSORS)
     config["proximal-mu"] = 0.25
     assert messages.read_request(make_message(content)).proximal_mu == 0.25
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [("train", 0), ("train", 3), ("train", -1), ("evaluate", -1), ("evaluate", 3)]
+)
+def test_a_round_that_the_plan_does_not_have_is_refused(
+    make_plan: Callable[..., StudyPlan], make_message: MakeMessage, kind: str, number: int
+) -> None:
+    """What a hospital approved ends with the plan's last round."""
+    config = messages.request_config(make_plan(federation={"rounds": 2}), RUN)
+    content = RecordDict({"arrays": messages.packed(TENSORS), "config": config})
+    for within in (1, 2):
+        config["server-round"] = within
+        assert messages.read_request(make_message(content, kind)).round == within
+    config["server-round"] = number
+    with pytest.raises(FednotesError) as caught:
+        messages.read_request(make_message(content, kind))
+    assert caught.value.code == "round-beyond-plan"
 
 
 def test_a_query_carries_the_plan_and_the_run(make_plan: Callable[..., StudyPlan], make_message: MakeMessage) -> None:

@@ -142,18 +142,23 @@ def federation(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, 
     made = RealFederation(root, environment)
     try:
         made.start()
-        sites = root / SECRETS["folder of sites"]
-        sites.mkdir()
-        for name, words in write_notes(root).items():
-            settled(made.add(name, sites / name, *words))
-        made.ready()
-        for site in made.sites.values():
-            site.start()
-        for site in made.sites.values():
-            site.online()
+        with_sites(made)
         yield made
     finally:
         made.end()
+
+
+def with_sites(made: RealFederation) -> None:
+    """Three hospitals join it, and are online."""
+    sites = made.root / SECRETS["folder of sites"]
+    sites.mkdir()
+    for name, words in write_notes(made.root).items():
+        settled(made.add(name, sites / name, *words))
+    made.ready()
+    for site in made.sites.values():
+        site.start()
+    for site in made.sites.values():
+        site.online()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from name_spy import NameSpy
 from needles import files_in, values_of
 from recording_proxy import RecordingProxy
 from typer.testing import CliRunner
@@ -30,6 +31,8 @@ from common.supervisor import QUIET
 from server.checkpoint import State, load_checkpoint
 from server.deployment.config import Server
 from server.deployment.processes import healthy
+from server.record.events import events as recorded
+from server.record.place import find
 from server.run_folder import RunFolder
 from server.study.folder import Study
 
@@ -161,6 +164,7 @@ class RealFederation:
     root: Path
     environment: dict[str, str]
     server: Server = field(init=False)
+    names: NameSpy = field(init=False)
     proxy: RecordingProxy = field(default_factory=RecordingProxy)
     sites: dict[str, RealSite] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -170,19 +174,25 @@ class RealFederation:
     _over: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.environment = self.environment | QUIET | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        self.names = NameSpy(self.root / "spy")
+        # That nothing calls home is for the processes themselves to see to: QUIET is not set here.
+        self.environment = {key: value for key, value in self.environment.items() if key not in QUIET}
+        self.environment |= self.names.environment | {"OMP_NUM_THREADS": "1"}
+        self.environment.pop("HF_HUB_OFFLINE", None)
         self.server = Server(self.root / "coordinator")
 
-    def start(self) -> None:
-        gateway, flower = _free_port(), _free_port()
+    def start(self, gateway: bool = True) -> int:
+        """Returns the port on which the gateway listens, or without one whatever is to be in its place."""
+        port, flower = _free_port(), _free_port()
         address = f"localhost:{self.proxy.port}"
-        listen = ("--listen", f"127.0.0.1:{gateway}", "--flower-port", flower)
+        listen = ("--listen", f"127.0.0.1:{port}" if gateway else "", "--flower-port", flower)
         here("server", "init", self.server.folder, "--address", address, "--name", "test", *listen)
-        self.proxy.start(gateway, self.server.certificate, self.server.key, self.server.ca)
+        self.proxy.start(port, self.server.certificate, self.server.key, self.server.ca)
         words = [sys.executable, "-m", "fednotes", "server", "start", str(self.server.folder)]
         with (self.root / "start.log").open("wb") as log:
             self._process = subprocess.Popen(words, env=self.environment, cwd=self.root, stdout=log, stderr=log)
         threading.Thread(target=self._read_database, daemon=True).start()
+        return port
 
     def ready(self) -> None:
         assert healthy(self.server, seconds=60), (self.root / "start.log").read_text()
@@ -229,6 +239,12 @@ class RealFederation:
         assert process.returncode == code, f"exit code {process.returncode}\n{output}\n{errors}\n{self.logs()}"
         return output if code == 0 and output else output + errors
 
+    def status(self, study: RunFolder) -> dict[str, Any]:
+        """What `fednotes status` says of it."""
+        self.said.append(here("status", study.path, "--json"))
+        found: dict[str, Any] = json.loads(self.said[-1])
+        return found
+
     def studies(self) -> list[Study]:
         return [Study(path) for path in sorted(self.server.runs.iterdir(), key=lambda path: path.stat().st_ctime_ns)]
 
@@ -255,7 +271,7 @@ class RealFederation:
     def escaped(self) -> dict[str, bytes]:
         """All that left the hospitals, and all that lies at the coordinator: what must hold no secret."""
         for study in self.studies():
-            self.command("status", study.path, "--json")
+            self.status(study)
         exchanges = self.proxy.exchanges()
         contents = {
             "up": self.proxy.raw("up"),
@@ -285,10 +301,10 @@ class RealFederation:
                 self.values.update(values_of(self.server.database))
 
 
-def events(study: Study) -> list[dict[str, Any]]:
+def events(study: RunFolder) -> list[dict[str, Any]]:
     """What has happened in a study so far."""
-    file = study.path / "events.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    found = find(study.path)
+    return recorded(*found) if found else []
 
 
 def happened(study: Study, kind: str, number: int) -> Callable[[], bool]:

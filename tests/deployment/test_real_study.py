@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from conftest import COLUMNS, FIRST, SECOND, SECRETS, SITES, STUDY, THIRD, approve, planted, same_study, simulated_study
+from name_spy import OURS
 from needles import Find, needles, search
 from opacus.accountants import PRVAccountant, RDPAccountant
-from real_federation import DATABASE, TRAFFIC, Finished, RealFederation, gone, happened, here, wait_for
+from real_federation import DATABASE, TRAFFIC, Finished, RealFederation, events, gone, happened, here, wait_for
 from spoken import spoken
 
 from client.notes.source import NotesSource
@@ -29,6 +30,8 @@ from common.encoder import load_tokenizer
 from common.messages import SITE_ERROR
 from common.plan import StudyPlan
 from common.results import NO_DP, SiteFacts, Summary
+from common.supervisor import PROCESSES
+from server.run_folder import RunFolder
 
 MakePlan = Callable[..., StudyPlan]
 Simulate = Callable[[StudyPlan], Finished]
@@ -113,7 +116,7 @@ def test_what_comes_out_says_what_it_is_and_loads(federation: RealFederation, pl
     }
     assert all(said.values()), said  # not the texts: pytest would compare megabytes
     assert NO_DP in plain.output
-    found = json.loads(federation.command("status", plain.path, "--json"))
+    found = federation.status(plain.study)
     assert (found["state"], found["round"], found["planned_rounds"]) == ("finished", 3, 3)
     assert [site["rounds"] for site in found["sites"]] == [3, 3, 3]
 
@@ -180,13 +183,13 @@ def resumed(federation: RealFederation, study_plan: MakePlan) -> Resumed:
             wait_for(happened(study, "round-started", 2), words="round 2")
             process.send_signal(signal.SIGINT)
             assert "The study goes on" in federation.ended(process, code=130)
-            states = [json.loads(federation.command("status", study.path, "--json"))["state"]]
+            states = [federation.status(study)["state"]]
             assert "fednotes server resume" in federation.command("server", "stop", study.path)
             stopped = time.monotonic()
             wait_for(lambda: gone(worker), words="the worker goes on")
             ended = time.monotonic() - stopped
             assert study.rounds_done() == 1
-            states.append(json.loads(federation.command("status", study.path, "--json"))["state"])
+            states.append(federation.status(study)["state"])
             output = federation.command("server", "resume", study.path)
             watched.read_until("finished")
             watched.process.wait(30)
@@ -260,11 +263,12 @@ def test_sites_come_late_and_fail_and_the_study_goes_on_with_the_others(ragged: 
     reasons = {one.site: one.reason for one in ragged.state.rounds[5].sites}
     assert reasons[SECOND] == "the site reports driver-missing"
     assert reasons[THIRD] == f"it failed (Flower error {SITE_ERROR})"  # what it says is no code, and so not repeated
-    log = [json.loads(line) for line in (ragged.path / "events.jsonl").read_text().splitlines()]
+    log = events(RunFolder(ragged.path))
     assert {(one["site"], one["text"]) for one in log if one["kind"] == "left-out" and not one["round"]} == {
         (SECOND, "the site reports plan-not-approved")
     }
-    assert {(one["site"], one["round"]) for one in log if one["kind"] == "joined"} == {(SECOND, 3), (THIRD, 3)}
+    joined = {(one["site"], one["round"]) for one in log if one["kind"] == "joined"}
+    assert joined >= {(FIRST, 0), (SECOND, 3), (THIRD, 3)} and not {(SECOND, 0), (THIRD, 0)} & joined
     assert "the site reports notes-column" in {one["text"] for one in log}
     assert "round-failed" in ragged.output and f"{FIRST}: the site reports internal-error" in ragged.output
     summary = ragged.summary
@@ -341,6 +345,19 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
     assert sorted(names.values()) == sorted(SITES)
     assert kinds["facts"] >= 12 and kinds["train"] >= 20 and kinds["evaluate"] >= 20 and kinds["code"] >= 8, kinds
     assert kinds["leak"], kinds
+
+
+def test_no_name_is_looked_up_but_the_coordinators(federation: RealFederation, escaped: dict[str, bytes]) -> None:
+    """By no process of any of these studies, at the coordinator or at a site."""
+    found = federation.names.names()
+    assert set(found) <= OURS
+    nodes = {
+        json.loads((site.folder / PROCESSES).read_text())["children"]["node"]["pid"]
+        for site in federation.sites.values()
+    }
+    assert nodes <= found["localhost"]  # whoever connects was seen
+    worker = federation.sites[FIRST].worker()
+    assert worker is not None and worker.environ()["HF_HUB_OFFLINE"] == "1"  # nor would a hub's name be, in a plan
 
 
 def test_a_site_sees_what_it_gained(federation: RealFederation, resumed: Resumed) -> None:

@@ -1,13 +1,89 @@
-"""A real browser, for the tests of all pages."""
+"""What tests of the server share: a study whose record is in SQLite or a real PostgreSQL, and a real browser."""
 
+import getpass
 import os
-from collections.abc import Iterator
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browsing import CHROMIUM, Open, Window
 from playwright.sync_api import Browser, sync_playwright
+
+from common.plan import StudyPlan
+from server.record.database import Database
+from server.record.place import create, opened
+from server.record.recorder import Recorder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def record(run: Path, make_plan: Callable[..., StudyPlan]) -> Iterator[tuple[Database, str]]:
+    """A database and a study in it, of three rounds."""
+    create(run, make_plan(federation={"rounds": 3}), "inprocess", None)
+    found = opened(run)
+    yield found
+    found[0].close()
+
+
+@pytest.fixture
+def recorder(record: tuple[Database, str]) -> Recorder:
+    return Recorder(*record)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server of Debian's packages, which runs for these tests alone."""
+    folders = os.pathsep.join(
+        [*map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), os.environ["PATH"]]
+    )
+    programs = {name: shutil.which(name, path=folders) for name in ("initdb", "postgres")}
+    if None in programs.values():
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    place = tmp_path_factory.mktemp("postgresql")
+    user = getpass.getuser()
+    if os.getuid() == 0:  # which PostgreSQL refuses to be
+        user = "nobody"
+        known = pwd.getpwnam(user)
+        for folder in (place, *list(place.parents)[:2]):
+            folder.chmod(0o755)
+        os.chown(place, known.pw_uid, known.pw_gid)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data = place / "data"
+    initdb = [programs["initdb"], "-D", str(data), "-A", "trust", "-U", "fednotes", "-E", "UTF8", "--no-sync"]
+    as_user = {"user": user} if os.getuid() == 0 else {}
+    subprocess.run(initdb, check=True, capture_output=True, cwd=place, **as_user)  # type: ignore[call-overload]
+    server = subprocess.Popen(
+        [programs["postgres"], "-D", data, "-p", str(port), "-k", place, "-c", "listen_addresses=127.0.0.1"],
+        cwd=place,
+        stderr=subprocess.PIPE,
+        text=True,
+        **as_user,  # type: ignore[call-overload]
+    )
+    assert server.stderr is not None
+    said = []
+    for line in server.stderr:
+        said.append(line)
+        if "ready to accept connections" in line:
+            break
+    else:
+        pytest.fail(f"PostgreSQL did not start: {said}")
+    yield f"postgresql+psycopg://fednotes@127.0.0.1:{port}/postgres"
+    server.send_signal(signal.SIGINT)  # whoever is still connected is thrown out
+    server.communicate(timeout=30)
 
 
 @pytest.fixture(scope="session")

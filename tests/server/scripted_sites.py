@@ -14,7 +14,8 @@ from common.messages import EvaluateReply, Tensors, TrainReply
 from common.plan import StudyPlan
 from common.results import PrivacySpent, SiteFacts
 from server.checkpoint import State, load_checkpoint
-from server.rounds import Event, Rounds
+from server.events import Event, OnEvent
+from server.rounds import Rounds
 from simulations.engines import InProcessGrid
 
 NAMES = ["eastholme", "millbrook", "northgate"]
@@ -60,11 +61,16 @@ class Scripted:
     sent: list[Message] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     brought: dict[str, Tensors] = field(default_factory=dict)
+    record: OnEvent | None = None
 
     def run(self) -> State:
         grid = InProcessGrid([Path(name) for name in self.names], self._site)
-        rounds = Rounds(grid, self.plan, self.folder, lambda: dict(START), self.events.append)
-        return rounds.run()
+        return Rounds(grid, self.plan, self.folder, lambda: dict(START), self._event).run()
+
+    def _event(self, event: Event) -> None:
+        self.events.append(event)
+        if self.record:
+            self.record(event)
 
     def _site(self, message: Message, context: Context) -> Message:
         name, kind = str(context.node_config[SITE_FOLDER]), message.metadata.message_type

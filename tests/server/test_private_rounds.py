@@ -117,7 +117,7 @@ def test_a_withheld_loss_is_no_failure(make_study: MakeStudy) -> None:
     study.answers["millbrook", "evaluate", None] = refuse("withheld")
     state = study.run()
     assert [set(r.held_out) for r in state.rounds] == [{"eastholme", "northgate"}] * 3
-    assert not [event for event in study.events if event.kind == "left-out"]
+    assert not [event for event in study.events if event.kind == "unmeasured"]
     assert [e.site for e in study.events if e.kind == "held-out" and e.round == 1] == ["eastholme", "northgate"]
 
 
@@ -130,7 +130,7 @@ def test_any_other_missing_loss_is_told(make_study: MakeStudy, case: str) -> Non
         "a foreign error": lambda message: Message(Error(7, "withheld"), reply_to=message),
     }[case]
     study.run()
-    (event,) = [event for event in study.events if event.kind == "left-out"]
+    (event,) = [event for event in study.events if event.kind == "unmeasured"]
     assert (event.round, event.site) == (1, "millbrook") and event.text.startswith("held-out loss: ")
 
 

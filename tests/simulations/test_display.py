@@ -12,7 +12,7 @@ from rich.console import Console
 from common.plan import StudyPlan
 from common.results import NO_DP
 from server.display import Log, Page
-from server.rounds import Event
+from server.events import Event
 
 
 def page_text(page: Page) -> str:

@@ -121,6 +121,18 @@ def test_a_head_that_nothing_reads_is_left_alone(bases: dict[str, str], notes: N
     assert all(p.grad is None and p.requires_grad for p in made.encoder.tensors().values())
 
 
+def test_gradients_that_a_failed_round_left_are_not_stepped_on(
+    bases: dict[str, str], notes: NoteStore, few: Few
+) -> None:
+    """A model stays in memory from one study to the next, and these have no noise."""
+    made, clean = (bench("declutr-alone", bases["bert"], notes, **SINGLE) for _ in range(2))
+    for p in made.encoder.tensors().values():
+        p.grad = torch.ones_like(p)
+    for one in (made, clean):
+        one.round(notes, few(one), KEY)
+    assert torch.equal(weights(made), weights(clean))
+
+
 def test_the_loss_that_leaves_is_near_the_true_one_where_noise_is_small(
     bases: dict[str, str], notes: NoteStore
 ) -> None:

@@ -107,6 +107,19 @@ def test_a_unit_whose_gradient_is_no_number_moves_it_no_farther(
     assert norm({name: found[name] - rest[name] for name in rest}) <= 1 + ROOM
 
 
+@pytest.mark.parametrize("objective", ["mlm", "declutr", "category-plain", "prototypes"])
+def test_weights_that_make_much_of_rounding_gain_nothing_where_each_unit_is_computed_alone(
+    bases: dict[str, str], notes: NoteStore, adversarial: NoteStore, objective: str
+) -> None:
+    """With such weights, which come from the coordinator, other units' vectors may hang on who is in their chunk."""
+    made = bench(objective, bases["bert"], notes, **SINGLE)
+    with torch.no_grad():
+        for p in made.encoder.model.parameters():
+            p.mul_(1000.0 if p.ndim > 1 else 1.0)
+    for bound in (1e-2, 1.0):
+        assert 0.1 < worst(made, adversarial, bound, (LONG, MANY), engine="loop") <= 1 + ROOM
+
+
 @pytest.mark.parametrize("engine", ["loop", "opacus", "book-keeping"])
 def test_a_gradient_whose_parts_nearly_cancel_is_clipped_all_the_same(engine: Any) -> None:
     """The same coordinator may have chosen them so that the parts of a unit's gradient are huge and cancel."""
@@ -127,6 +140,25 @@ def test_a_gradient_whose_parts_nearly_cancel_is_clipped_all_the_same(engine: An
             clipper.clear()
             clipper.add(losses, 1)
             assert 0 < norm(clipper.sums) <= 1 + ROOM
+
+
+@pytest.mark.parametrize("engine", ["loop", "opacus", "book-keeping"])
+def test_a_gradient_of_parts_whose_squares_vanish_is_clipped_all_the_same(engine: Any) -> None:
+    """So may be the product of a huge input and of a gradient that is too small to be squared in single precision."""
+    layer = torch.nn.Linear(64, 64, bias=False)
+    encoder = Encoder(torch.nn.ModuleDict({"layer": layer}), None, "", False)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    normal = lambda *shape: torch.randn(*shape, generator=generator)
+    for large, small, bound in ((1e17, 1e-23, 1e-4), (1e18, 3e-23, 1e-2), (1e-23, 1e17, 1e-4), (1e18, 1e-24, 1e-5)):
+        rows, onto = (large * normal(64)).expand(1, 40, 64), small * normal(64)
+
+        def losses(owned: Owned, rows: torch.Tensor = rows, onto: torch.Tensor = onto) -> torch.Tensor:
+            with owned(torch.zeros(1, dtype=torch.long)):
+                return (layer(rows) @ onto).sum(1)
+
+        with make_clipper(engine, encoder, encoder.tensors(), bound) as clipper:
+            clipper.add(losses, 1)
+        assert norm(clipper.sums) <= bound * (1 + ROOM)
 
 
 def test_a_step_reads_at_most_so_many_notes_of_a_unit(

@@ -9,6 +9,7 @@ import pytest
 from client.approval import record
 from client.setup.speed import SPEED_FILE, kept_speed
 from client.site import open_site
+from common.encoder import PACKAGED, load_tokenizer
 from common.plan import StudyPlan, load_plan
 from tests.client.setup.conftest import Authority
 from tests.client.test_ledger import charged, put
@@ -100,6 +101,22 @@ def test_a_coordinator_of_another_authority_is_not_believed(
 @pytest.mark.parametrize(("address", "name"), [("no-such-host.invalid:8443", "name"), ("localhost:1", "coordinator")])
 def test_nobody_answers(checked: Checked, real_site: MakeSite, address: str, name: str) -> None:
     assert checked(real_site(address=address), exit_code=3)[name][0] == "error"
+
+
+@pytest.mark.parametrize(("mine", "state"), [(False, "ok"), (True, "error")])
+def test_public_text_that_has_notes_of_the_site_is_not_public(
+    checked: Checked, real_site: MakeSite, tmp_path: Path, mine: bool, state: str
+) -> None:
+    """Here one of them, with other blanks."""
+    folder = real_site()
+    note = open_site(folder).notes(load_tokenizer(PACKAGED)).text(7)
+    texts = ["what the flu is and how it spreads among people who live together", note.replace(" ", "  ") * mine]
+    public = tmp_path / "public.jsonl"
+    public.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts if text))
+    file = folder / "site.toml"
+    file.write_text(file.read_text().replace("[coordinator]", f'[public]\nsource = "{public}"\n\n[coordinator]'))
+    found = checked(folder, exit_code=3)["public text"]
+    assert found[0] == state and ("1 notes of this site" in found[1]) == mine
 
 
 def test_damage_at_home_is_named(checked: Checked, real_site: MakeSite, make_plan: Callable[..., StudyPlan]) -> None:

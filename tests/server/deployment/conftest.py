@@ -11,39 +11,26 @@ from deployed import FEDNOTES, Connect, FlowerSite, Running, free_port
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from name_spy import NameSpy
 
 from common.supervisor import stop
 from server.deployment.processes import healthy
 from server.deployment.setup import initialise
 
-# Every process of Python under it writes down each name that it looks up.
-SPY = """
-import os, socket
-_ask = socket.getaddrinfo
-def getaddrinfo(host, *rest, **more):
-    with open(os.environ["LOOKED_UP"], "a") as file:
-        file.write(f"{host.decode() if isinstance(host, bytes) else host}\\n")
-    return _ask(host, *rest, **more)
-socket.getaddrinfo = getaddrinfo
-"""
-
 
 @pytest.fixture(scope="session")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("coordinator")
-    spy, looked_up = folder / "spy", folder / "looked-up.txt"
-    spy.mkdir()
-    (spy / "sitecustomize.py").write_text(SPY)
-    looked_up.touch()
+    names = NameSpy(folder / "spy")
     port = free_port()
     server = initialise(folder / "server", "test", f"localhost:{port}", f"127.0.0.1:{port}", free_port(), None)
-    environment = os.environ | {"PYTHONPATH": str(spy), "LOOKED_UP": str(looked_up)}
+    environment = os.environ | names.environment
     with (folder / "start.log").open("wb") as log:
         words = [str(FEDNOTES), "server", "start", str(server.folder)]
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
     try:
         assert healthy(server, seconds=60), (folder / "start.log").read_text()
-        yield Running(server, looked_up, process)
+        yield Running(server, names, process)
     finally:
         stop(server.state, 30)
         process.wait(30)

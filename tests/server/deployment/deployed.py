@@ -13,6 +13,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from name_spy import NameSpy
 
 from common.kit import answer, read_kit
 from common.supervisor import QUIET
@@ -30,10 +31,10 @@ def free_port() -> int:
 
 @dataclass
 class Running:
-    """A coordinator that runs. `looked_up`: the file with all names that its processes looked up."""
+    """A coordinator that runs. `names`: those that its processes look up."""
 
     server: Server
-    looked_up: Path
+    names: NameSpy
     process: "subprocess.Popen[bytes]"
 
     @property

@@ -3,11 +3,9 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from behind_nginx import nginx
 from deployed import Connect, Running, free_port, registered
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -26,50 +25,23 @@ from server.deployment.certificates import client_context
 from server.deployment.config import GatewayConfig, Server
 from server.deployment.gateway import FLEET, Visitor, Visitors, connection_class
 from server.deployment.processes import healthy
-from server.deployment.production import write_templates
 
 MIB = 1024 * 1024
 ALLOWED = "/v1/fleet/pull-messages"
-NO_NGINX = shutil.which("nginx") is None
 
 
 @pytest.fixture(scope="module")
-def nginx(coordinator: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of nginx with the configuration that we write, over the coordinator's SuperLink."""
-    if NO_NGINX:
-        pytest.skip("nginx is not installed")
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
-    write_templates(coordinator.server, folder)
-    ours = folder / "fednotes-nginx.conf"
-    listen = coordinator.server.config().listen
-    ours.write_text(ours.read_text().replace(f"listen {listen} ssl", f"listen 127.0.0.1:{port} ssl"))
-    whole = folder / "nginx.conf"
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    whole.write_text(f"daemon off;\npid {folder}/pid;\nevents {{}}\nhttp {{\n{paths}include {ours};\n}}\n")
-    command = ["nginx", "-c", str(whole), "-e", str(folder / "error.log")]
-    tested = subprocess.run([*command, "-t"], capture_output=True, text=True, timeout=20, check=False)
-    assert tested.returncode == 0, tested.stderr
-    assert "warn" not in tested.stderr, tested.stderr
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+def nginx_port(coordinator: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Of nginx with the configuration that we write, over the coordinator's SuperLink."""
+    port = free_port()
+    with nginx(coordinator.server, tmp_path_factory.mktemp("nginx"), port):
         yield port
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @pytest.fixture(params=["gateway", "nginx"])
 def port(request: pytest.FixtureRequest, coordinator: Running) -> int:
     if request.param == "nginx":
-        return int(request.getfixturevalue("nginx"))
+        return int(request.getfixturevalue("nginx_port"))
     listener = coordinator.server.config().listener
     assert listener
     return listener[1]

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from deployed import Connect, Running, free_port, registered
 from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from name_spy import OURS
 
 from common.errors import MachineError, StudyError
 from common.supervisor import QUIET
@@ -175,6 +178,22 @@ def test_a_run_starts_and_its_end_is_told(coordinator: Running, tmp_path: Path) 
             assert caught.value.code == "flower-run-unknown"
 
 
+def test_a_call_waits_for_another_s_write(coordinator: Running, connect: Connect) -> None:
+    """Longer than the five seconds after which Flower's own SuperLink gives it up, and the study's run with it."""
+    site = connect(registered(coordinator.server, "patient"))
+    node = site.activate()
+    with contextlib.closing(sqlite3.connect(coordinator.server.database, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        answered: list[int] = []
+        asking = threading.Thread(target=lambda: answered.append(site.pull(node)))
+        asking.start()
+        asking.join(6.5)
+        assert not answered and asking.is_alive()  # it waits
+        writer.execute("ROLLBACK")
+        asking.join(10)
+    assert answered == [0]
+
+
 def test_without_a_superlink_the_reason_is_told(tmp_path: Path) -> None:
     server = initialise(tmp_path / "c", "a", "localhost:8443", None, free_port(), None)
     with Control(server) as control, pytest.raises(MachineError) as caught:
@@ -183,7 +202,7 @@ def test_without_a_superlink_the_reason_is_told(tmp_path: Path) -> None:
 
 
 def test_only_configured_names_are_looked_up(coordinator: Running) -> None:
-    """By none of the processes, from the start of the coordinator on; `localhost` is the configured host here."""
-    found = set(coordinator.looked_up.read_text().split())
-    assert found and found <= {"127.0.0.1", "localhost", "0.0.0.0", "None"}
+    """By none of the processes, from the start of the coordinator on; of a whole study see tests/deployment."""
+    found = set(coordinator.names.names())
+    assert found and found <= OURS
     assert make_config("a", "localhost:1", None, 1).host == "localhost"

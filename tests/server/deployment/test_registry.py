@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from common.errors import InputError, MachineError
 from common.kit import KeyReply, answer, read_kit
 from server.deployment.config import Server
+from server.deployment.control import pem
 from server.deployment.registry import accept, invite, load_registry, remove
 from server.deployment.setup import initialise
 
@@ -72,6 +73,21 @@ def test_a_key_that_another_site_has_is_refused(server: Server) -> None:
     commented = commented.model_copy(update={"public_key": f"{commented.public_key} somebody@somewhere"})
     refused("key-taken", accept, server, "south", commented)
     refused("key-reply-invalid", accept, server, "south", reply(server, "north", new_key()))
+
+
+def test_a_key_that_is_spelt_otherwise_is_the_same_key(server: Server) -> None:
+    """The last digit of its base64 has bits to spare, which readers ignore."""
+    key = new_key()
+    for name in ("north", "south"):
+        invite(server, name)
+    accept(server, "north", reply(server, "north", key))
+    other = reply(server, "south", key)
+    stem, last = other.public_key.removesuffix("==")[:-1], other.public_key[-3]
+    spelt = f"{stem}{chr(ord(last) + 1)}=="
+    assert pem(spelt) == pem(other.public_key) and spelt != other.public_key
+    refused("key-taken", accept, server, "south", other.model_copy(update={"public_key": spelt}))
+    remove(server, "north")
+    refused("key-taken", accept, server, "south", other.model_copy(update={"public_key": spelt}))
 
 
 def test_a_removed_key_is_refused_for_ever(server: Server) -> None:

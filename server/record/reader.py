@@ -1,0 +1,335 @@
+"""Reads the record of a study: all that a page or a terminal shows of it, as one consistent view."""
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from common.errors import InputError
+from common.plan import StudyPlan, parse_plan
+from common.results import Comparison, Estimate, HeldOut, NotScored, Round, SiteFacts, SiteRound, Summary, TaskScore
+from server.incidents import SiteState, sentence
+from server.record.database import Database
+from server.record.recorder import BEAT
+from server.record.tables import (
+    CheckpointRow,
+    ComparisonRow,
+    EventRow,
+    HeldOutRow,
+    NotScoredRow,
+    RoundRow,
+    ScoreRow,
+    SiteRoundRow,
+    SiteRow,
+    StudyRow,
+)
+
+State = Literal["waiting", "running", "interrupted", "stopped", "finished"]
+SILENT = 4 * BEAT  # seconds without a sign of life after which nobody works on a study
+
+
+class View(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteNow(View):
+    """A site in a round: its state since when, when it was asked and when it answered."""
+
+    site: str
+    round: int
+    state: SiteState
+    since: datetime
+    asked: datetime | None
+    returned: datetime | None
+    reason: str
+    code: str
+    weight: float | None
+    cosine: float | None
+
+
+class Incident(View):
+    """Something that went wrong, or that somebody did: a sentence and a next step."""
+
+    time: datetime
+    round: int
+    site: str
+    code: str
+    sentence: str
+    next_step: str
+
+
+class Checkpoint(View):
+    round: int
+    time: datetime
+    digest: str
+
+
+class StudyRecord(View):
+    """A study as its record has it. `version` grows with every event; `heartbeat` is the last sign of life.
+
+    `progress` holds every site of every round, the one that goes on included; `rounds` those that have ended.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    id: str
+    folder: str
+    plan: StudyPlan
+    plan_hash: str
+    engine: Literal["inprocess", "flower", "servers"]
+    versions: dict[str, str]
+    started: datetime
+    finished: datetime | None
+    state: State
+    phase: str
+    code: str
+    message: str
+    heartbeat: datetime
+    version: int
+    parameters: int | None
+    shared_parameters: int | None
+    sites: list[SiteFacts]
+    left_out: dict[str, tuple[str, str]]  # site -> reason, code
+    rounds: list[Round]
+    begun: dict[int, datetime]  # rounds that began -> when
+    progress: dict[int, list[SiteNow]]
+    scores: list[TaskScore]
+    comparisons: list[Comparison]
+    not_scored: list[NotScored]
+    incidents: list[Incident]
+    actions: list[Incident]
+    checkpoints: list[Checkpoint]
+
+    def summary(self) -> "LiveSummary":
+        """As the report has it, at any moment of the study."""
+        plan = self.plan
+        end = self.finished or self.heartbeat
+        return LiveSummary(
+            study=plan.study.name,
+            status=self.state,
+            message=self.message,
+            privacy=plan.privacy_words,
+            epsilon_cap=plan.privacy.epsilon if plan.privacy else None,
+            plan_hash=self.plan_hash,
+            objective=plan.objective.kind,
+            seed=plan.study.seed,
+            engine=self.engine,
+            started=self.started.isoformat(timespec="seconds"),
+            finished=end.isoformat(timespec="seconds"),
+            seconds=max(0.0, (end - self.started).total_seconds()),
+            versions=self.versions,
+            base=plan.encoder.base,
+            parameters=self.parameters or 0,
+            shared_parameters=self.shared_parameters or 0,
+            sites=self.sites,
+            left_out_sites={site: reason for site, (reason, _) in self.left_out.items()},
+            planned_rounds=plan.federation.rounds,
+            rounds=self.rounds,
+            scores=self.scores,
+            comparisons=self.comparisons,
+            not_scored=self.not_scored,
+        )
+
+
+class LiveSummary(Summary):
+    """A summary of a study that may still go on."""
+
+    status: State  # type: ignore[assignment]
+
+
+class Listed(View):
+    """A study in a list of many."""
+
+    id: str
+    name: str
+    folder: str
+    engine: str
+    privacy: str
+    objective: str
+    started: datetime
+    heartbeat: datetime
+    state: State
+    message: str
+    round: int
+    planned_rounds: int
+    sites: int
+
+
+def version(database: Database, study: str) -> int:
+    """A number that grows with every event: whether there is anything to read anew."""
+    with database.read() as session:
+        return session.scalar(select(func.max(EventRow.id)).where(EventRow.study == study)) or 0
+
+
+def beat(database: Database, study: str) -> datetime:
+    """When whoever works on the study last said so. Raises InputError `no-record`."""
+    with database.read() as session:
+        return _study(session, study).heartbeat
+
+
+def read_study(database: Database, study: str) -> StudyRecord:
+    """Raises InputError `no-record`, MachineError `record-unreachable`."""
+    with database.read() as session:
+        row = _study(session, study)
+        sites = _all(session, SiteRow, study, SiteRow.name)
+        rounds = _all(session, RoundRow, study, RoundRow.number)
+        did = _all(session, SiteRoundRow, study, SiteRoundRow.round, SiteRoundRow.site)
+        held_out = _all(session, HeldOutRow, study, HeldOutRow.round, HeldOutRow.site)
+        events = select(EventRow).where(EventRow.study == study, (EventRow.code != "") | (EventRow.kind == "action"))
+        said = list(session.scalars(events.order_by(EventRow.id)))
+        progress: dict[int, list[SiteNow]] = {}
+        for one in did:
+            progress.setdefault(one.round, []).append(_now(one))
+        return StudyRecord(
+            id=row.id,
+            folder=row.folder,
+            plan=_plan(row.plan),
+            plan_hash=row.plan_hash,
+            engine=row.engine,
+            versions=row.versions,
+            started=row.started,
+            finished=row.finished,
+            state=_state(row),
+            phase=row.phase,
+            code=row.code,
+            message=row.message,
+            heartbeat=row.heartbeat,
+            version=session.scalar(select(func.max(EventRow.id)).where(EventRow.study == study)) or 0,
+            parameters=row.parameters,
+            shared_parameters=row.shared_parameters,
+            sites=[SiteFacts.model_validate(one.facts) for one in sites if one.facts],
+            left_out={one.name: (one.reason, one.code) for one in sites if one.facts is None},
+            rounds=_rounds(rounds, did, held_out),
+            begun={one.number: one.started for one in rounds},
+            progress=progress,
+            scores=[_score(one) for one in _all(session, ScoreRow, study, ScoreRow.site, ScoreRow.task)],
+            comparisons=[_comparison(one) for one in _all(session, ComparisonRow, study, ComparisonRow.site)],
+            not_scored=[
+                NotScored(site=one.site, task=one.task, reason=one.reason)
+                for one in _all(session, NotScoredRow, study, NotScoredRow.site)
+            ],
+            incidents=[_incident(one) for one in said if one.code],
+            actions=[_incident(one) for one in said if one.kind == "action"],
+            checkpoints=[
+                Checkpoint(round=one.round, time=one.time, digest=one.digest)
+                for one in _all(session, CheckpointRow, study, CheckpointRow.round)
+            ],
+        )
+
+
+def studies(database: Database) -> list[Listed]:
+    """All studies of a database, the newest first."""
+    with database.read() as session:
+        done = dict(
+            session.execute(
+                select(RoundRow.study, func.max(RoundRow.number))
+                .where(RoundRow.ended.is_not(None))
+                .group_by(RoundRow.study)
+            ).all()
+        )
+        sites = dict(
+            session.execute(
+                select(SiteRow.study, func.count()).where(SiteRow.facts.is_not(None)).group_by(SiteRow.study)
+            ).all()
+        )
+        return [
+            Listed(
+                id=row.id,
+                name=row.name,
+                folder=row.folder,
+                engine=row.engine,
+                privacy=(plan := _plan(row.plan)).privacy_words,
+                objective=plan.objective.kind,
+                started=row.started,
+                heartbeat=row.heartbeat,
+                state=_state(row),
+                message=row.message,
+                round=done.get(row.id, 0),
+                planned_rounds=plan.federation.rounds,
+                sites=sites.get(row.id, 0),
+            )
+            for row in session.scalars(select(StudyRow).order_by(StudyRow.started.desc()))
+        ]
+
+
+def _study(session: Session, study: str) -> StudyRow:
+    row = session.get(StudyRow, study)
+    if row is None:
+        raise InputError("no-record", f"The database has no study {study}.", "Is it the database of another run?")
+    return row
+
+
+def _state(row: StudyRow) -> State:
+    """A study that should go on and gives no sign of life was interrupted."""
+    going = row.state in ("waiting", "running")
+    if going and (datetime.now(UTC) - row.heartbeat).total_seconds() > SILENT:
+        return "interrupted"
+    return row.state  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=256)
+def _plan(toml: str) -> StudyPlan:
+    return parse_plan(toml)
+
+
+def _all(session: Session, kind: Any, study: str, *order: Any) -> list[Any]:
+    return list(session.scalars(select(kind).where(kind.study == study).order_by(*order)))
+
+
+def _now(row: SiteRoundRow) -> SiteNow:
+    return SiteNow.model_construct(**{name: getattr(row, name) for name in SiteNow.model_fields})
+
+
+def _rounds(rounds: list[RoundRow], did: list[SiteRoundRow], held_out: list[HeldOutRow]) -> list[Round]:
+    """Those that have ended."""
+    by_round: dict[int, list[SiteRound]] = {}
+    measured: dict[int, dict[str, HeldOut]] = {}
+    ended = {one.number for one in rounds if one.ended}
+    for one in did:
+        if one.round in ended and one.bytes_down is not None:
+            by_round.setdefault(one.round, []).append(_site_round(one))
+    for row in held_out:
+        if row.round in ended:
+            given = {"loss": row.loss, "notes": row.notes, "tokens": row.tokens, **(row.details or {})}
+            measured.setdefault(row.round, {})[row.site] = HeldOut.model_validate(given)
+    return [
+        Round(
+            number=one.number,
+            attempts=one.attempts,
+            seconds=one.seconds or 0.0,
+            sites=by_round.get(one.number, []),
+            held_out=measured.get(one.number, {}),
+            hospital_epsilon=one.hospital_epsilon,
+        )
+        for one in rounds
+        if one.ended
+    ]
+
+
+def _site_round(row: SiteRoundRow) -> SiteRound:
+    names = SiteRound.model_fields.keys() - {"state", "parts", "privacy"}
+    given = {name: getattr(row, name) for name in names}
+    return SiteRound.model_validate(
+        given | (row.details or {}) | {"state": "returned" if row.state == "returned" else "left-out"}
+    )
+
+
+def _score(row: ScoreRow) -> TaskScore:
+    names = TaskScore.model_fields.keys() - row.details.keys()
+    return TaskScore.model_validate({name: getattr(row, name) for name in names} | row.details)
+
+
+def _comparison(row: ComparisonRow) -> Comparison:
+    names = Comparison.model_fields.keys() - {"difference"}
+    difference = Estimate(value=row.value, low=row.low, high=row.high)
+    return Comparison.model_validate({name: getattr(row, name) for name in names} | {"difference": difference})
+
+
+def _incident(row: EventRow) -> Incident:
+    said = sentence(row.site, row.code) if row.site and row.code else row.text
+    return Incident(
+        time=row.time, round=row.round, site=row.site, code=row.code, sentence=said, next_step=row.next_step
+    )
