@@ -69,7 +69,9 @@ class Actions:
             except FednotesError as error:
                 _paragraph(f"{error.message} {error.next_step}", "message stopped")
                 return
-            summary = f"{plan.study.name}: {plan.objective.kind}, {plan.federation.rounds} rounds, {plan.privacy_words}."
+            summary = (
+                f"{plan.study.name}: {plan.objective.kind}, {plan.federation.rounds} rounds, {plan.privacy_words}."
+            )
             _paragraph(f"{summary} Sites are asked to approve the hash {plan.hash()}.", "message")
             with ui.element("button").props('type="button" id="start-plan"').classes("button strong") as button:
                 ui.html("Start it", sanitize=False)

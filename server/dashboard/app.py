@@ -14,13 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from server.dashboard.actions import Actions
+from server.dashboard.downloads import download
 from server.dashboard.frame import PLOTLY_JS
 from server.dashboard.guard import Guard
 from server.dashboard.headers import SecureHeaders
+from server.dashboard.library import Library
 from server.dashboard.login import Login
 from server.dashboard.pages import add_pages, not_found
 from server.dashboard.passwords import Password
-from server.dashboard.runs import Runs
 from server.dashboard.sessions import Sessions
 
 HERE = Path(__file__).parent
@@ -34,7 +36,14 @@ _RECONNECT = 10.0  # seconds for which a page that lost its connection is kept
 
 
 def application(
-    runs: Runs, password: Password | None, port: int, loopback: bool, tls: bool, idle: float, longest: float
+    library: Library,
+    actions: Actions,
+    password: Password | None,
+    port: int,
+    loopback: bool,
+    tls: bool,
+    idle: float,
+    longest: float,
 ) -> ASGIApp:
     """Once a process: NiceGUI has one set of pages.
 
@@ -51,7 +60,8 @@ def application(
         Route(PLOTLY_JS, _plotly),
         *(Route(f"/assets/{name}", _asset(path)) for name, path in _ASSETS.items()),
     ]
-    add_pages(runs, idle)
+    app.router.routes.append(Route("/study/{key}/file/{name}", download(library)))
+    add_pages(library, actions, idle)
     nicegui.app.add_exception_handler(404, not_found)
     ui.run_with(
         app,

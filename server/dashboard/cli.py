@@ -9,7 +9,7 @@ import typer
 from common.errors import InputError, MachineError
 
 app = typer.Typer(
-    help="A live page of the studies in a folder, on this machine; elsewhere only with TLS and a password.",
+    help="A live page of studies, on this machine; elsewhere only with TLS and a password.",
 )
 
 _EXAMPLES = """
@@ -18,6 +18,10 @@ Examples:
     fednotes dashboard
 
     fednotes dashboard --runs /srv/fednotes/runs --port 8700
+
+    fednotes dashboard --coordinator trial
+
+    fednotes dashboard --db postgresql+psycopg://fednotes@db.example.org/fednotes
 
     fednotes dashboard password dashboard.password
 
@@ -39,7 +43,14 @@ Exit codes: 0 set, 2 wrong input, 3 the file cannot be written.
 @app.callback(invoke_without_command=True, epilog=_EXAMPLES)
 def dashboard(
     context: typer.Context,
-    runs: Annotated[Path, typer.Option(help="The folder of runs.")] = Path("runs"),
+    runs: Annotated[Path | None, typer.Option(help="The folder of runs (default: runs, or the coordinator's).")] = None,
+    db: Annotated[
+        str | None,
+        typer.Option(help="Show the studies of this database: what their --db was.", metavar="URL"),
+    ] = None,
+    coordinator: Annotated[
+        Path | None, typer.Option(help="A coordinator's folder: studies can then be started from the page.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Where it listens.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(help="Its port (default: 8600, or a free one).", min=1, max=65535)] = None,
     certificate: Annotated[Path | None, typer.Option(help="A certificate, with its chain, in PEM.")] = None,
@@ -52,7 +63,7 @@ def dashboard(
     ] = 30,
     session_hours: Annotated[float, typer.Option(help="Hours after which any session ends.", min=0.001)] = 12,
 ) -> None:
-    """A live page of the studies in a folder. Ctrl-C ends it; studies go on."""
+    """A live page of studies: of a folder of runs, or of a database. Ctrl-C ends it; studies go on."""
     if context.invoked_subcommand:
         return
     from importlib.util import find_spec
@@ -67,7 +78,14 @@ def dashboard(
 
     password = read_password(password_file) if password_file else None
     tls = (certificate, key) if certificate and key else None
-    serve(runs, host, port, tls, password, idle_minutes * 60, session_hours * 3600)
+    if runs and db:
+        raise InputError("usage", "--runs and --db are two places to look for studies.", "Give one of them.")
+    if coordinator:
+        from server.deployment.config import Server
+
+        Server(coordinator).config()  # it is one
+    runs = runs or (Server(coordinator).runs if coordinator else Path("runs"))
+    serve(runs, db, coordinator, host, port, tls, password, idle_minutes * 60, session_hours * 3600)
 
 
 @app.command("password", epilog=_PASSWORD)

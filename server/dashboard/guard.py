@@ -5,7 +5,7 @@ import ipaddress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from starlette.requests import cookie_parser
+from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -90,6 +90,11 @@ class Guard:
         finally:
             if coming:
                 coming.cancel()
+
+
+def address_of(request: Request) -> str:
+    """Who asks, as far as that can be told."""
+    return request.client.host if request.client else "somebody"
 
 
 def logged_in(scope: Any) -> Session | None:

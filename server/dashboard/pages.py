@@ -15,6 +15,7 @@ from server.dashboard.rendering import rendered
 from server.dashboard.study import StudySource
 from server.record.reader import read_study
 
+Act = Callable[[dict[str, str]], None]  # gets the data of a button that was pressed
 _MOST_COMPARED = 12
 
 
@@ -22,7 +23,9 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
     """`idle`: seconds after which who does nothing is logged out."""
     lives = Lives()
 
-    async def show(key: str, source: Callable[[], Source], title: str, eyebrow: str, act: Callable[..., None] | None) -> None:
+    async def show(
+        key: str, source: Callable[[], Source], title: str, eyebrow: str, act: Callable[..., None] | None
+    ) -> None:
         live = lives.of(key, source)
         with frame(title, eyebrow, idle):
             parts = FeedLine(live.shown), Sections(on_action=act)
@@ -59,14 +62,15 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
         if entry is None or record is None or name not in {one.name for one in record.sites}:
             return missing()
         eyebrow = f"Site, in the study {record.plan.study.name}"
-        await show(f"site {key} {name}", lambda: StudySource(entry, name), name, eyebrow, None)
+        await show(f"site {key} {name}", lambda: StudySource(entry, name), name, eyebrow)
         return None
 
     @ui.page("/compare")
     async def compare(request: Request) -> Response | None:
-        keys = [key for key in request.query_params.getlist("study") if key in library.keys()][:_MOST_COMPARED]
-        entries = [entry for key in dict.fromkeys(keys) if (entry := library.entry(key))]
-        await show(f"compare {sorted(keys)}", lambda: Comparison(entries), "Studies beside each other", "Comparison", None)
+        known = set(library.keys())
+        keys = [key for key in dict.fromkeys(request.query_params.getlist("study")) if key in known][:_MOST_COMPARED]
+        entries = [entry for key in keys if (entry := library.entry(key))]
+        await show(f"compare {keys}", lambda: Comparison(entries), "Studies beside each other", "Comparison")
         return None
 
 

@@ -86,6 +86,8 @@ def listener(host: str, port: int | None) -> socket.socket:
 
 def serve(
     runs: Path,
+    database: str | None,
+    coordinator: Path | None,
     host: str,
     port: int | None,
     tls: tuple[Path, Path] | None,
@@ -93,20 +95,27 @@ def serve(
     idle: float,
     longest: float,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. `idle`, `longest`: seconds after which a session ends."""
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        runs: the folder of runs; not looked at where there is a `database` (a URL).
+        coordinator: the folder of a coordinator, for which studies can be started.
+        idle, longest: seconds after which a session ends.
+    """
     loopback = check_exposure(host, tls is not None, password is not None)
     if tls:
         check_certificate(*tls)
     with listener(host, port) as bound, _own_storage():
         import uvicorn
 
+        from server.dashboard.actions import Actions
         from server.dashboard.app import application
-        from server.dashboard.runs import Runs
+        from server.dashboard.library import Library
 
-        listed = Runs(runs)
-        listed.names()  # a folder that cannot be read is found now
+        library = Library(None if database else runs, database)
+        actions = Actions(coordinator, database)
         number = bound.getsockname()[1]
-        app = application(listed, password, number, loopback, tls is not None, idle, longest)
+        app = application(library, actions, password, number, loopback, tls is not None, idle, longest)
         options = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
         config = uvicorn.Config(
             app,

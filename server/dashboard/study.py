@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from common.results import NO_DP
+from server.dashboard.downloads import offered
 from server.dashboard.ladder import ladder_section
 from server.dashboard.library import Entry
 from server.dashboard.live import Feed
@@ -46,8 +47,8 @@ class StudySource:
     def feed(self) -> Feed:
         number = version(self._entry.database, self._entry.study)
         last, state = beat(self._entry.database, self._entry.study)
-        minutes = int(datetime.now(UTC).timestamp() // 30)  # how long a site is waited for is said anew
-        return Feed(f"{number} {state} {minutes if state == 'running' else ''}", last.timestamp(), _STILL.get(state, ""), SILENT)
+        moment = last.timestamp() // 30 if state == "running" else ""  # how long a site is waited for is said anew
+        return Feed(f"{number} {state} {moment}", last.timestamp(), _STILL.get(state, ""), SILENT)
 
     def sections(self) -> dict[str, str]:
         record = self.record()
@@ -55,7 +56,7 @@ class StudySource:
         if self._site:
             summary = _of_site(summary, self._site)
         settled = self._of_what_has_ended(record, summary)
-        here = {"key": self._entry.key, "site": self._site}
+        here: dict[str, Any] = {"key": self._entry.key, "site": self._site}
         context = study_context(summary) | {"actions": [] if self._site else record.actions}
         sections = {
             "verdict": self._verdict(record, here),
@@ -65,10 +66,11 @@ class StudySource:
             "incidents": rendered("incidents.html", incidents=_incidents(record, self._site)),
         }
         if not self._site:
-            sections["artefacts"] = rendered("artefacts.html", **here, files=self._files(), checkpoints=record.checkpoints)
+            files = offered(self._entry)
+            sections["artefacts"] = rendered("artefacts.html", **here, files=files, checkpoints=record.checkpoints)
         return {name: sections[name] for name, _ in [("verdict", ""), *CONTENTS] if name in sections}
 
-    def _verdict(self, record: StudyRecord, here: dict[str, str]) -> str:
+    def _verdict(self, record: StudyRecord, here: dict[str, Any]) -> str:
         now = datetime.now(UTC)
         late = [one.site for one in waiting(record) if is_late(record, one, now)]
         return rendered(
@@ -109,21 +111,6 @@ class StudySource:
         if found is None:
             return rendered("no_privacy.html", sentences=privacy_words.small_print(summary, False))
         return rendered("sections/privacy.html", charts, privacy=found)
-
-    def _files(self) -> list[tuple[str, str]]:
-        """What can be downloaded: its name in addresses, and what it is."""
-        return [(name, what) for name, (what, path) in files(self._entry).items() if path.exists()]
-
-
-def files(entry: Entry) -> dict[str, tuple[str, Any]]:
-    """Name -> what it is, and where. Nothing else of a run can be downloaded."""
-    run = entry.run
-    return {
-        "report.html": ("the report, one page that needs no network", run / "report.html"),
-        "summary.json": ("the results as data", run / "summary.json"),
-        "plan.toml": ("the plan", run / "plan.toml"),
-        "model.zip": ("the encoder, with its card", run / "model"),
-    }
 
 
 def _with_charts(name: str, context: Any) -> str:

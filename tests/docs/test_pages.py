@@ -35,6 +35,8 @@ def test_every_command_exists_with_its_flags(page: Path) -> None:
         elif words[0] == "fednotes":
             command, rest = get_command(fednotes.app), words[1:]
             while isinstance(command, click.Group):
+                if command.invoke_without_command and not (rest and rest[0] in command.commands):
+                    break
                 assert rest and rest[0] in command.commands, words
                 command, rest = command.commands[rest[0]], rest[1:]
             known = {flag for option in command.params for flag in option.opts} | {"--help"}

@@ -1,4 +1,4 @@
-"""A study whose record is in SQLite, or in a real PostgreSQL."""
+"""What tests of the server share: a study whose record is in SQLite or a real PostgreSQL, and a real browser."""
 
 import getpass
 import os
@@ -9,8 +9,11 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import CHROMIUM, Open, Window
+from playwright.sync_api import Browser, sync_playwright
 
 from common.plan import StudyPlan
 from server.record.database import Database
@@ -81,3 +84,42 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"postgresql+psycopg://fednotes@127.0.0.1:{port}/postgres"
     server.send_signal(signal.SIGINT)  # whoever is still connected is thrown out
     server.communicate(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # without its sandbox it starts as root, as in CI; it sees our own pages alone
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_window(browser: Browser) -> Iterator[Open]:
+    """Open a window: `width`, `scheme` ("light" or "dark")."""
+    contexts = []
+
+    def opened(width: int = 1280, scheme: Any = "light", **options: Any) -> Window:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        contexts.append(context)
+        window = Window(context.new_page())
+        window.page.set_default_timeout(20_000)
+        window.page.on("console", lambda said: window.console.append(f"{said.type}: {said.text}"))
+        window.page.on("pageerror", lambda error: window.console.append(f"error: {error}"))
+        window.page.on("request", lambda request: window.asked.append(request.url))
+        return window
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots are left to be looked at."""
+    folder = Path(os.environ.get("FEDNOTES_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -20,7 +20,7 @@ WORDS = ("tf-idf", "majority")
 
 
 def titles(page: str) -> list[str]:
-    return re.findall(r'<h4 class="mode-title">(.*?)</h4>', page)
+    return re.findall(r'<h[34] class="mode-title">(.*?)</h[34]>', page)
 
 
 def section(page: str, name: str) -> str:

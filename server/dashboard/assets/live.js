@@ -3,13 +3,14 @@
 // come. A server that is dead cannot say that it is.
 const page = (() => {
   const SILENCE = 15; // seconds without a beat from the server, which sends one every five
+  const OPENING = 5; // seconds until a page that opens is called lost
   const root = document.documentElement;
   let feed = null;
   let behind = 0; // seconds that this machine's clock is behind the server's
   let beat = 0;
-  let met = false; // whether there was a connection yet: while the page opens, it is not lost
 
   const seconds = () => Date.now() / 1000;
+  let met = seconds() + OPENING; // when the connection was there first, or should have been
   const ago = (age) => {
     if (age < 1) return "just now";
     if (age < 60) return `${Math.floor(age)} s ago`;
@@ -17,12 +18,12 @@ const page = (() => {
     if (age < 86400) return `${Math.floor(age / 3600)} h ${Math.floor((age % 3600) / 60)} min ago`;
     return `${Math.floor(age / 86400)} days ago`;
   };
-  const clock = (time) => new Date(time * 1000).toLocaleString();
+  const clock = (time) => new Date(time * 1000).toLocaleString("sv"); // 2026-11-26 18:38:53
   const set = (element, text) => element && element.textContent !== text && (element.textContent = text);
 
   const state = () => {
-    met ||= Boolean(window.socket?.connected);
-    if ((met && !window.socket.connected) || seconds() - beat > SILENCE) {
+    if (window.socket?.connected) met = Math.min(met, seconds());
+    if ((!window.socket?.connected && seconds() > met) || seconds() - beat > SILENCE) {
       const since = `What is shown is as it was at ${clock(beat)}, and may be out of date.`;
       return ["lost", `Connection lost. ${since} This page tries again by itself; see whether fednotes dashboard still runs.`];
     }
@@ -32,8 +33,13 @@ const page = (() => {
       return ["old", "No news for long: what is shown may be out of date."];
     return ["live", "Live."];
   };
+  let heeds = false;
   const tick = () => {
     if (!feed) return;
+    if (window.socket && !heeds) {
+      heeds = true;
+      for (const change of ["connect", "disconnect"]) window.socket.on(change, tick);
+    }
     const [name, words] = state();
     root.dataset.feed = name;
     set(document.querySelector(".feed .said"), words);

@@ -12,7 +12,7 @@
   const apply = (theme) => {
     document.getElementById("dark").media = { light: "not all", dark: "all" }[theme] ?? system;
     window.Quasar?.Dark.set(theme ? theme === "dark" : "auto");
-    window.charts?.again();
+    if (typeof charts !== "undefined") charts.again();
   };
   apply(kept());
   addEventListener("DOMContentLoaded", () => {

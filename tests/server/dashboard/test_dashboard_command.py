@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Start
+from dashboards import Start
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

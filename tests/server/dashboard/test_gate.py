@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from conftest import PASSWORD, Dashboard, Start, add_run
+from dashboards import PASSWORD, Dashboard, Start, add_run
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.deployment.certificates import make_certificates
