@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nicegui import ui
 
-from common.errors import FednotesError
+from common.errors import FednotesError, StudyError
 from common.files import write_text
 from common.plan import StudyPlan, parse_plan, plan_to_toml
 from server.dashboard.guard import address_of
@@ -17,6 +17,7 @@ from server.dashboard.library import Entry
 from server.events import Event
 from server.record.reader import read_study
 from server.record.recorder import Recorder
+from server.run_folder import RunFolder
 
 LOG = "dashboard.log"
 _WORDS = {
@@ -95,12 +96,16 @@ class Actions:
             "resume": ["simulate", "--resume", str(entry.run)] if simulated else ["server", "resume", str(entry.run)],
             "export": ["export", str(entry.run), "--to", str(entry.run / "export")],
         }[action]
-        if action == "stop" and simulated:
-            ui.notify("A simulation is stopped where it was started, with Ctrl-C.", type="warning")
-            return
         text = f"The study was {_WORDS[action][2]} from the dashboard, by {address_of(ui.context.client.request)}"
         last = max(record.begun, default=0)
         Recorder(entry.database, entry.study)(Event("action", last, text=text))
+        if action == "stop" and simulated:  # it keeps what it has done, whenever it is killed
+            RunFolder(entry.run).kill_holder()
+            why = StudyError(
+                "study-stopped", "The study was stopped.", f"Go on: fednotes simulate --resume {entry.run}"
+            )
+            Recorder(entry.database, entry.study).stop(why)
+            return
         _run(command, entry.run / LOG)
         ui.notify(f"It is being done; {LOG} in the run's folder says how it went.")
 

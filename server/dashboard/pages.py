@@ -23,9 +23,7 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
     """`idle`: seconds after which who does nothing is logged out."""
     lives = Lives()
 
-    async def show(
-        key: str, source: Callable[[], Source], title: str, eyebrow: str, act: Callable[..., None] | None
-    ) -> None:
+    async def show(key: str, source: Callable[[], Source], title: str, eyebrow: str, act: Act | None = None) -> None:
         live = lives.of(key, source)
         with frame(title, eyebrow, idle):
             parts = FeedLine(live.shown), Sections(on_action=act)
