@@ -12,6 +12,7 @@ import client.evaluation.cli
 import client.notes.cli
 import common.cli
 import server.cli
+import server.export.cli
 import server.study.cli
 import simulations.cli
 from common.errors import FednotesError
@@ -29,6 +30,7 @@ app.add_typer(client.notes.cli.app, name="notes")
 app.add_typer(client.cli.app, name="site")
 app.add_typer(server.cli.app, name="server")
 server.study.cli.register(server.cli.app, app)
+server.export.cli.register(app)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from client.policy import check_policy
 from client.receipt import Noise, verify
 from client.site import Site
 from client.training import check_finite, usable
-from client.units import units_of
+from client.units import count_units, units_of
 from common.encoder import Encoder, tensors_digest
 from common.errors import FednotesError
 from common.messages import Request, Tensors, TrainReply
@@ -70,6 +70,7 @@ class Done:
 def private_round(
     site: Site,
     notes: NoteStore,
+    read: NoteStore,
     request: Request,
     encoder: Encoder,
     objective: Objective,
@@ -79,6 +80,8 @@ def private_round(
     """Charge, train, and keep what is to leave.
 
     Args:
+        read: the notes as training reads them, with the site's canaries: these are units like any other, but no count
+            that leaves has them.
         encoder: with the request's weights.
         save: keeps what stays at the site, before the update may leave.
 
@@ -87,14 +90,14 @@ def private_round(
     """
     plan, privacy = request.plan, request.plan.privacy
     assert privacy is not None  # the caller has looked
-    units = units_of(notes, usable(objective, notes, "train"), privacy.unit)
-    terms = Terms.of(plan, privacy, len(units))
+    units = units_of(read, usable(objective, read, "train"), privacy.unit)
+    terms = Terms.of(plan, privacy, count_units(notes, privacy.unit))
     check_policy(site, plan, terms)
     public = site.public_notes(encoder.tokenizer) if objective.needs_public_text else None
     sent = verify(site.folder)
     secret = secret_key(site.folder)
     entry = Ledger(site.folder).charge(
-        _charge(request, privacy, terms, _inputs(request, notes, public, encoder)),
+        _charge(request, privacy, terms, _inputs(request, read, public, encoder)),
         study_cap=privacy.epsilon,
         total_cap=site.config.policy.max_epsilon,
     )
@@ -113,7 +116,7 @@ def private_round(
     trained = train_privately(
         encoder,
         objective,
-        notes,
+        read,
         public,
         units,
         plan.training,
@@ -133,6 +136,7 @@ def private_round(
         steps=terms.steps,
         epsilon=entry.epsilon_study,
         delta=privacy.delta,
+        ledger=entry.hash,
     )
     loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
     # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.

@@ -1,0 +1,103 @@
+"""The governance annex of a release: who approved what, what the ledgers stood at, what went wrong, and with which
+versions. For those at each hospital who answer for the use of its notes."""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from common.package import package_digest
+from common.results import Summary
+from server.export.markdown import render
+from server.run_folder import RunFolder
+
+GOVERNANCE = "governance"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteApproval(_Part):
+    """Who at a site approved the plan, when (ISO 8601), and the digest of the package that was installed there."""
+
+    site: str
+    by: str
+    time: str
+    plan_hash: str
+    package: str
+
+
+class LedgerDigest(_Part):
+    """The hash of the newest entry of a site's privacy ledger after its last round: it fixes all entries before it."""
+
+    site: str
+    round: int
+    epsilon: float
+    digest: str
+
+
+class Incident(_Part):
+    """Something that went wrong, in a sentence. `round` 0: of the whole study; `time` (ISO 8601) is empty where nobody
+    knows it."""
+
+    round: int
+    site: str
+    text: str
+    time: str = ""
+
+
+class Governance(_Part):
+    """What the run's record knows. `approvals` None: it holds none, which is not to say that there were none."""
+
+    approvals: list[SiteApproval] | None
+    ledger: list[LedgerDigest]
+    incidents: list[Incident]
+    versions: dict[str, str]
+
+
+def read_governance(run: RunFolder, summary: Summary) -> Governance:
+    """The one place where the record of a run is read for the annex."""
+    return Governance(
+        approvals=None,
+        ledger=_ledger(summary),
+        incidents=_incidents(summary),
+        versions=summary.versions | {"package": package_digest()},
+    )
+
+
+def write_governance(folder: Path, governance: Governance, summary: Summary, files: dict[str, str]) -> None:
+    """Write `governance.json` and `governance.md` into a folder. `files`: SHA-256 (hex) of each file of the release."""
+    known = {"study": summary.study, "plan_hash": summary.plan_hash, **governance.model_dump(mode="json")}
+    text = json.dumps(known | {"files": files}, indent=2, ensure_ascii=False) + "\n"
+    (folder / f"{GOVERNANCE}.json").write_text(text, encoding="utf-8")
+    page = render(f"{GOVERNANCE}.md.jinja", governance=governance, summary=summary, files=files)
+    (folder / f"{GOVERNANCE}.md").write_text(page, encoding="utf-8")
+
+
+def _ledger(summary: Summary) -> list[LedgerDigest]:
+    newest: dict[str, LedgerDigest] = {}
+    for one in summary.rounds:
+        for did in one.sites:
+            if did.privacy and did.privacy.ledger:
+                newest[did.site] = LedgerDigest(
+                    site=did.site, round=one.number, epsilon=did.privacy.epsilon, digest=did.privacy.ledger
+                )
+    return [newest[site] for site in sorted(newest)]
+
+
+def _incidents(summary: Summary) -> list[Incident]:
+    whole = [Incident(round=0, site=site, text=reason) for site, reason in summary.left_out_sites.items()]
+    rounds = [
+        Incident(round=one.number, site=did.site, text=did.reason)
+        for one in summary.rounds
+        for did in one.sites
+        if did.state == "left-out"
+    ]
+    asked = [
+        Incident(round=summary.rounds[-1].number, site=one.site, text=f"memorisation check: {one.veto or one.reason}")
+        for one in summary.memorisation
+        if one.veto or one.reason
+    ]
+    stopped = [Incident(round=summary.rounds[-1].number, site="", text=summary.message)] if summary.message else []
+    return [*whole, *rounds, *asked, *stopped]
