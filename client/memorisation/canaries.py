@@ -71,18 +71,13 @@ def _canary(
     tokenizer: "PreTrainedTokenizerBase", words: list[str], stream: SecretStream, shortest: int, longest: int
 ) -> Canary:
     secret = (stream.integers(DIGITS) % np.uint64(10)).astype(np.int64)
-    context: list[str] = []
-    numbers = iter(stream.integers(shortest).tolist())  # more words than it can take
-    best = _encoded(tokenizer, context, secret)
-    for number in numbers:
-        longer = _encoded(tokenizer, [*context, words[number % len(words)]], secret)
-        if len(longer.ids) > longest:
-            break
-        context.append(words[number % len(words)])
-        best = longer
-        if len(best.ids) >= shortest:
-            break
-    return best
+    context = [words[number % len(words)] for number in stream.integers(shortest).tolist()]
+    read = tokenizer(" ".join(context), add_special_tokens=False, verbose=False).encodings[0]
+    sizes = np.cumsum(np.bincount(read.word_ids))  # in tokens, of so many words
+    rest = len(_encoded(tokenizer, [context[0]], secret).ids) - int(sizes[0])
+    fitting = int(np.searchsorted(rest + sizes, longest, side="right"))
+    enough = int(np.searchsorted(rest + sizes, shortest)) + 1
+    return _encoded(tokenizer, context[: min(fitting, enough)], secret)
 
 
 def _encoded(tokenizer: "PreTrainedTokenizerBase", context: list[str], secret: np.ndarray) -> Canary:

@@ -13,10 +13,10 @@ HOW_TO_READ = (
     "above others when the encoder is asked for it: 1.4 on average by chance, 19.9 for the likeliest of all million. "
     "Canaries that were trained on are compared with others that were held back: an AUC of 0.5 is no difference. "
     "Identifiers (dates, long numbers) are masked in notes that were trained on and in held-out ones: a difference "
-    "above zero says that the encoder knows its training notes better. Each interval stands alone: of twenty differences "
-    "that are truly nothing, about one will look clear. The check finds what it asks for; that it finds nothing is no "
-    "proof that there is nothing to find. A dash: not asked, or too few patients (20) behind a figure, or a figure that "
-    "no epsilon covers."
+    "above zero says that the encoder knows its training notes better. Each interval stands alone: of twenty "
+    "differences that are truly nothing, about one will look clear. The check finds what it asks for; that it finds "
+    "nothing is no proof that there is nothing to find. A dash: not asked, or too few patients (20) behind a figure, "
+    "or a figure that no epsilon covers."
 )
 
 

@@ -11,7 +11,7 @@ import tomli_w
 
 from common.errors import InputError
 from common.plan import StudyPlan, load_plan, parse_plan, plan_to_toml
-from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS, HospitalPrivacy, Privacy
+from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS, HospitalPrivacy, Privacy, Release
 
 MINIMAL = '[study]\nname = "trial"\n'
 FULL: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ def test_every_key_has_a_comment_above_it(kind: str) -> None:
         assert lines[n - 1].startswith("# ") and len(lines[n - 1]) > 8, key
     sections = [type(one) for name in StudyPlan.model_fields if (one := getattr(plan, name)) is not None]
     marked = {line.split()[1] for line in lines if line.startswith("# ") and " = " in line and line.split()[2] == "="}
-    assert {name for one in [*sections, Privacy, HospitalPrivacy] for name in one.model_fields} == marked | {
+    assert {name for one in [*sections, Privacy, HospitalPrivacy, Release] for name in one.model_fields} == marked | {
         key for _, key in keys
     }
     assert any(line.startswith("# [privacy]") for line in lines)
