@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.results import FLOOR, Mode, SiteFacts, Summary
+from server.export.counts import floored, number
 from server.export.licence import base_licence
 from server.export.markdown import render
 from server.figures.privacy import epsilon_words, last_reports, private, spent, unit
@@ -36,6 +37,8 @@ def model_card(summary: Summary, pooling: str, max_length: int) -> str:
         objective=words.OBJECTIVES[summary.objective],
         licence=licence,
         sites=sites_table(summary),
+        left_out=[(site, floored(reason)) for site, reason in summary.left_out_sites.items()],
+        not_scored=[(one.task, one.site, floored(one.reason)) for one in summary.not_scored],
         held_out=held_out_table(summary),
         how_lost=words.how_lost(summary),
         scores=[score_table(summary, task, mode) for task in task_names(summary) for mode in modes(summary, task)],
@@ -71,11 +74,6 @@ def _front_matter(summary: Summary, licence: str) -> str:
     if base_name(summary.base) == summary.base and _HUB_NAME.fullmatch(summary.base):
         known["base_model"] = summary.base
     return "".join(["---\n", *(f"{key}: {json.dumps(value)}\n" for key, value in known.items()), "---\n\n"])
-
-
-def number(count: int) -> str:
-    """A count of notes or patients, none below the floor."""
-    return f"{count:,}" if count >= FLOOR else f"fewer than {FLOOR}"
 
 
 def sites_table(summary: Summary) -> Table:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from common.package import package_digest
 from common.results import Summary
+from server.export.counts import floored
 from server.export.markdown import render
 from server.run_folder import RunFolder
 
@@ -87,9 +88,9 @@ def _ledger(summary: Summary) -> list[LedgerDigest]:
 
 
 def _incidents(summary: Summary) -> list[Incident]:
-    whole = [Incident(round=0, site=site, text=reason) for site, reason in summary.left_out_sites.items()]
+    whole = [Incident(round=0, site=site, text=floored(reason)) for site, reason in summary.left_out_sites.items()]
     rounds = [
-        Incident(round=one.number, site=did.site, text=did.reason)
+        Incident(round=one.number, site=did.site, text=floored(did.reason))
         for one in summary.rounds
         for did in one.sites
         if did.state == "left-out"
@@ -99,5 +100,7 @@ def _incidents(summary: Summary) -> list[Incident]:
         for one in summary.memorisation
         if one.veto or one.reason
     ]
-    stopped = [Incident(round=summary.rounds[-1].number, site="", text=summary.message)] if summary.message else []
+    stopped = (
+        [Incident(round=summary.rounds[-1].number, site="", text=floored(summary.message))] if summary.message else []
+    )
     return [*whole, *rounds, *asked, *stopped]

@@ -30,7 +30,7 @@ def memorisation_sentences(summary: Summary) -> list[str]:
     known = [sentence for one in made if (sentence := _exposed(one))]
     sentences += known
     if made and not known:
-        sentences.append("At none of them did it clearly know what it was trained on better than what it was not.")
+        sentences.append("At no site did the encoder clearly know what it was trained on better than what it was not.")
     if refusing := [one for one in found if one.veto]:
         verb = "refuses" if len(refusing) == 1 else "refuse"
         codes = listed(sorted({one.veto for one in refusing}))

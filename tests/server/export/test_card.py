@@ -84,7 +84,10 @@ def test_withheld_counts_are_withheld_and_small_ones_not_printed() -> None:
         one.model_copy(update={"held_out": {s: h.model_copy(update={"notes": 17}) for s, h in one.held_out.items()}})
         for one in summary.rounds
     ]
-    text = card(summary.model_copy(update={"sites": small, "scores": few, "rounds": rounds}))
+    reasons = {"A": "It has 12 training notes; at least 20 are needed.", "B": "It has 41 notes."}
+    changed = {"sites": small, "scores": few, "rounds": rounds, "left_out_sites": reasons}
+    text = card(summary.model_copy(update=changed))
+    assert "It has fewer than 20 training notes; at least 20 are needed." in text and "It has 41 notes." in text
     cells = {cell.strip() for line in text.splitlines() if line.startswith("|") for cell in line.split("|")}
     assert "21" in cells and "fewer than 20" in cells and not cells & {"19", "11", "13", "17"}
 
