@@ -85,4 +85,4 @@ def test_where_nothing_is_known_it_says_so(tmp_path: Path) -> None:
     nothing = Governance(approvals=[], ledger=[], incidents=[], actions=[], versions={})
     write_governance(tmp_path, nothing, example_summary(), {})
     page = (tmp_path / "governance.md").read_text(encoding="utf-8")
-    assert "No site has approved the plan." in page and "No ledger was charged" in page and "None was recorded." in page
+    assert "No site has approved the plan" in page and "No ledger was charged" in page and "None was recorded." in page
