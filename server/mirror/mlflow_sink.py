@@ -22,9 +22,10 @@ from server.record.reader import StudyRecord
 
 # All before MLflow is loaded. No telemetry: it asks a host of its makers for settings as soon as it is imported.
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-# A server that is away is known to be so within half a minute, and not ten; MLflow does not chat.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-os.environ |= {"MLFLOW_LOGGING_LEVEL": "WARNING"} | _PATIENCE | os.environ
+# It prints links to where our JSON goes, and tells of every table that it makes.
+os.environ |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+# A server that is away is known to be so within half a minute, and not ten, unless its user wants otherwise.
+os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"} | os.environ
 
 try:
     from mlflow.entities import Metric, Param, Run, RunTag

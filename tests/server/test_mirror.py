@@ -16,9 +16,10 @@ import pytest
 from example_summary import example_summary
 from scripted_sites import NAMES, Scripted, killed
 
-from common.errors import FednotesError
+from common.errors import FednotesError, MachineError
 from common.plan import StudyPlan
 from common.results import NO_DP
+from server.events import Event
 from server.mirror.figures import name, parameters, part, steps, tags
 from server.record.place import create, opened
 from server.record.reader import StudyRecord, read_study
@@ -31,7 +32,9 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from server.mirror import follow as follow_module
 from server.mirror.mlflow_sink import MlflowSink
+from server.mirror.sink import Written
 from server.mirror.tensorboard_sink import TensorBoardSink
 
 Found = dict[str, list[tuple[int, float]]]  # name -> (round, value) in order
@@ -322,6 +325,36 @@ def test_what_goes_wrong_has_a_next_step(
     assert nowhere.returncode == 2 and "error (usage)" in nowhere.stderr and "--tensorboard" in nowhere.stderr
     no_run = fednotes("mirror", tmp_path, "--tensorboard", "boards")
     assert no_run.returncode == 2 and "error (no-record)" in no_run.stderr
+
+
+def test_a_server_that_goes_away_is_waited_for(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second and the third write fail; nothing is lost or told twice."""
+    monkeypatch.setattr(follow_module, "_AWAY", 0.01)
+    database, study_id = opened(finished)
+    recorder = Recorder(database, study_id)
+    recorder(Event("began", 3))  # resumed: it runs again
+    boards, writes = TensorBoardSink(tmp_path / "boards", of(finished)), []
+
+    class Failing:
+        def write(self, record: StudyRecord) -> Written:
+            writes.append(record.state)
+            if len(writes) in (2, 3):
+                raise MachineError("mlflow-unreachable", "It is away.", "Wait.")
+            written = boards.write(record)
+            if len(writes) == 1:
+                recorder(Event("finished", 3))
+            return written
+
+    told: list[Written] = []
+    away: list[MachineError] = []
+    follow_module.follow(database, study_id, [Failing()], True, lambda _, new: told.append(new), away.append)
+    assert writes == ["running", "finished", "finished", "finished"] and len(away) == 2
+    assert same(read_boards(tmp_path / "boards")[0], expected(of(finished)))
+    boards.close()
+    monkeypatch.setattr(boards, "write", Failing().write)
+    writes[:] = ["running"]
+    with pytest.raises(MachineError):  # one that was never there is not waited for
+        follow_module.follow(database, study_id, [boards], True, lambda _, new: told.append(new), away.append)
 
 
 def test_two_at_once(finished: Path, tmp_path: Path) -> None:
