@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from common.errors import MachineError
 from server.mirror.sink import Sink, Written
 from server.record.database import Database
-from server.record.reader import SILENT, StudyRecord, beat, read_study, version
+from server.record.reader import State, StudyRecord, beat, read_study, version
 
 _PAUSE, _AWAY = 1.0, 30.0  # seconds between two looks, and where a server or a database is away
 _PASSING = ("mlflow-unreachable", "record-unreachable")
@@ -25,10 +24,11 @@ def follow(
 
     While it watches, a server that is away is told to `on_away` and waited for. Raises as `read_study`, `Sink.write`.
     """
-    seen: tuple[int, bool] | None = None
+    seen: tuple[int, State] | None = None
     while True:
         try:
-            now = version(database, study), _silent(database, study)
+            # A study that was interrupted writes no event: it only gives no sign of life any more.
+            now = version(database, study), beat(database, study)[1]
             if now != seen:
                 record = read_study(database, study)
                 for sink in sinks:
@@ -44,8 +44,3 @@ def follow(
             on_away(error)
             time.sleep(_AWAY)
         time.sleep(_PAUSE)
-
-
-def _silent(database: Database, study: str) -> bool:
-    """A study that was interrupted writes no event: it only gives no sign of life any more."""
-    return (datetime.now(UTC) - beat(database, study)).total_seconds() > SILENT
