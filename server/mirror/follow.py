@@ -20,7 +20,7 @@ def follow(
     on_written: Callable[[StudyRecord, Written], None],
     on_away: Callable[[MachineError], None],
 ) -> None:
-    """Tell `on_written` what went to a sink: at first, and then whenever something did.
+    """Tell `on_written` what went to a sink: at first, and then whenever values did, or another state.
 
     While it watches, a server that is away is told to `on_away` and waited for. Raises as `read_study`, `Sink.write`.
     """
@@ -33,7 +33,7 @@ def follow(
                 record = read_study(database, study)
                 for sink in sinks:
                     written = sink.write(record)
-                    if written.values or seen is None:
+                    if written.values or seen is None or seen[1] != record.state:
                         on_written(record, written)
                 seen = now
             if not watch or record.state in ("stopped", "finished"):
