@@ -6,6 +6,7 @@ from common.results import Round, Summary
 from server import figures
 from server.figures.privacy import epsilon_words, last_reports, private, spent
 from server.figures.style import marks, site_names
+from server.incidents import SPENT
 from server.report import privacy_words
 from server.report.round_tables import by_round
 from server.report.shell import Charts
@@ -43,12 +44,12 @@ def spent_table(summary: Summary) -> Table:
     done = rounds_done(summary)
     cap = "none" if summary.epsilon_cap is None else f"{summary.epsilon_cap:g}"
     columns = ["site", "epsilon spent", "cap", "delta", "trained on", "noise multiplier", "sampling rate"]
-    columns += ["steps so far", "rounds returned"]
+    columns += ["steps so far", "rounds returned", "rounds left"]
     rows = []
     for site in site_names(summary):
         report = last.get(site)
         if report is None:
-            rows.append([site, *[NOTHING] * (len(columns) - 2), f"0 of {done}"])
+            rows.append([site, *[NOTHING] * (len(columns) - 3), f"0 of {done}", f"{summary.planned_rounds:,}"])
             continue
         rows.append(
             [
@@ -61,10 +62,19 @@ def spent_table(summary: Summary) -> Table:
                 f"{report.sample_rate:.4g}",
                 f"{sum(of_round.steps for of_round in reported[site].values()):,}",
                 f"{len(reported[site]):,} of {done:,}",
+                _left(summary, site, len(reported[site])),
             ]
         )
     caption = "What each site has spent, as its ledger last said; steps are of the rounds that it returned from"
     return Table(caption, columns, rows)
+
+
+def _left(summary: Summary, site: str, returned: int) -> str:
+    """Rounds for which the plan's budget still stands: a site's noise is made for all that are planned."""
+    last = next((did for one in reversed(summary.rounds) for did in one.sites if did.site == site), None)
+    if last is not None and last.code == SPENT:
+        return "0, its budget is spent"
+    return f"{max(0, summary.planned_rounds - returned):,}"
 
 
 def epsilon_table(summary: Summary) -> Table:

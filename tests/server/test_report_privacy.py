@@ -78,7 +78,7 @@ def test_the_section_has_a_row_a_site_and_says_how_to_read_it() -> None:
     summary = private_summary()
     table = spent_table(summary)
     steps = sum(site.steps for round_ in summary.rounds for site in round_.sites if site.site == SITES[2])
-    row = ["Harbour Clinic", "7.88", "8", "1e-05", "287 patients", "0.98", "0.05575", f"{steps}", "6 of 8"]
+    row = ["Harbour Clinic", "7.88", "8", "1e-05", "287 patients", "0.98", "0.05575", f"{steps}", "6 of 8", "2"]
     assert table.rows[2] == row and len(table.rows) == len(SITES)
     found = section(render(summary), "privacy")
     assert all(f"<td>{cell}</td>" in found for cell in row[1:])
