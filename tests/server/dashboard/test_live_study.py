@@ -88,11 +88,11 @@ def test_a_study_is_watched_killed_resumed_and_taken_home(
 
     # it is resumed by the page: not by No, nor by Escape
     resume = page.get_by_role("button", name="Resume the study")
-    for no in (lambda: page.get_by_role("button", name="No").click(), lambda: page.keyboard.press("Escape")):
+    for no in (lambda: page.get_by_role("button", name="No", exact=True).click(), lambda: page.keyboard.press("Escape")):
         resume.click()
         dialog = page.get_by_role("alertdialog", name="Resume the study?")
         dialog.wait_for()
-        expect(page.get_by_role("button", name="No")).to_be_focused()
+        expect(page.get_by_role("button", name="No", exact=True)).to_be_focused()
         assert violations(page) == []
         page.screenshot(path=screenshots / "watched-asked.png")
         no()
@@ -105,7 +105,6 @@ def test_a_study_is_watched_killed_resumed_and_taken_home(
     expect(page.locator(".verdict-line")).to_have_text("Finished: all 20 rounds are done.", timeout=120_000)
     expect(page.locator("#notice")).to_contain_text("The study has run to its end.", timeout=30_000)
     expect(page.locator("#governance")).to_contain_text("The study was resumed from the dashboard, by 127.0.0.1")
-    expect(page.locator("#federation")).not_to_contain_text("cannot say whether")
     assert returned(page) == 3 * ROUNDS
     page.locator("html.drawn .main-svg").first.wait_for()
     assert violations(page) == []
