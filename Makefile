@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := .[dashboard,demo,flower,hospital-privacy,postgresql,dev]
+EXTRAS := .[dashboard,demo,flower,hospital-privacy,mlflow,onnx,postgresql,tensorboard,dev]
 # Torch pins these itself, for the one platform that has them; and a suffix such as +cpu names one build of a version.
 FREEZE = pip freeze --exclude-editable | sed -E 's/[+][A-Za-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)' | LC_ALL=C sort -f
 

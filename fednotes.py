@@ -13,6 +13,8 @@ import client.notes.cli
 import common.cli
 import server.cli
 import server.dashboard.cli
+import server.export.cli
+import server.mirror.cli
 import server.study.cli
 import simulations.cli
 from common.errors import FednotesError
@@ -31,6 +33,8 @@ app.add_typer(client.cli.app, name="site")
 app.add_typer(server.cli.app, name="server")
 app.add_typer(server.dashboard.cli.app, name="dashboard")
 server.study.cli.register(server.cli.app, app)
+server.export.cli.register(app)
+server.mirror.cli.register(app)
 
 
 @app.command()

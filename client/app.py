@@ -22,6 +22,8 @@ from client.device import pick_device, release_memory
 from client.evaluation.round_space import round_space
 from client.heads import load_heads, save_heads
 from client.leaving import plain_receipt, train_receipt
+from client.memorisation.check import check_memorisation
+from client.memorisation.planted import with_canaries
 from client.notes.store import NoteStore
 from client.objectives import Objective, make_objective
 from client.objectives.usage import round_steps
@@ -32,7 +34,7 @@ from client.received import held, keep_received
 from client.site import Site, SiteConfig, open_site
 from client.training import check_finite, held_out_loss, held_out_rows, site_key, train, usable
 from client.units import count_units
-from common import messages
+from common import memorisation, messages
 from common.encoder import Encoder, load_encoder, load_tokenizer
 from common.errors import FednotesError
 from common.plan import StudyPlan
@@ -149,18 +151,19 @@ def train_round(message: Message, context: Context) -> Message:
     work = worker(plan)
     objective = make_objective(plan, work.encoder.tokenizer, notes)
     work.load(request, objective, site.folder)
+    read = with_canaries(site, notes, request, work.encoder)
     save = functools.partial(save_heads, site.folder, request.run, request.round, work.encoder, plan.federation.share)
     report = functools.partial(on_step, site.name)
     done = None
     if plan.privacy:
-        done = private_round(site, notes, request, work.encoder, objective, save, report)
+        done = private_round(site, notes, read, request, work.encoder, objective, save, report)
         reply, update = done.reply, done.update
     else:
         steps = round_steps(plan, notes.lengths[notes.split_indices("train")])
         trained = train(
             work.encoder,
             objective,
-            notes,
+            read,
             plan.training,
             key=site_key(plan.study.seed, site.name),
             first_step=(request.round - 1) * steps,
@@ -213,3 +216,20 @@ def evaluate_round(message: Message, context: Context) -> Message:
     said |= space.model_dump(exclude_none=True) if space else {}
     write_receipt(site.folder, plain_receipt("evaluate", plan, request.run, request.round, said))
     return messages.evaluate_reply(reply, message)
+
+
+@app.query(memorisation.ACTION)
+@_guarded
+def check_release(message: Message, context: Context) -> Message:
+    """What the final shared weights know by heart, with the MLM head of this site, and whether it lets them go."""
+    request = _request(message, context)
+    plan = request.plan
+    site, notes = _opened(context, plan)
+    work = worker(plan)
+    objective = make_objective(plan, work.encoder.tokenizer, notes)
+    work.load(dataclasses.replace(request, round=request.round + 1), objective, site.folder)
+    found = check_memorisation(site, notes, request, work.encoder, objective)
+    release_memory()
+    said = memorisation.figures(found)
+    write_receipt(site.folder, plain_receipt("memorisation", plan, request.run, request.round, said))
+    return memorisation.reply(found, message)

@@ -38,6 +38,14 @@ def violations(policy: "Policy", plan: StudyPlan, terms: "Terms | None") -> list
                 "Plan fewer rounds, or raise policy.max_rounds in site.toml.",
             )
         )
+    if policy.max_exposure is not None and not plan.canaries:
+        found.append(
+            FednotesError(
+                "canaries-required",
+                "The site's policy bounds how far canaries may be exposed, and the plan has none.",
+                "Plan release.canaries, or remove policy.max_exposure from site.toml.",
+            )
+        )
     if privacy is None:
         if policy.require_privacy:
             found.append(

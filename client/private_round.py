@@ -17,7 +17,7 @@ from client.policy import check_policy
 from client.receipt import Noise, verify
 from client.site import Site
 from client.training import check_finite, usable
-from client.units import units_of
+from client.units import count_units, units_of
 from common.encoder import Encoder, tensors_digest
 from common.errors import FednotesError
 from common.messages import Request, Tensors, TrainReply
@@ -72,6 +72,7 @@ class Done:
 def private_round(
     site: Site,
     notes: NoteStore,
+    read: NoteStore,
     request: Request,
     encoder: Encoder,
     objective: Objective,
@@ -82,6 +83,8 @@ def private_round(
     at once, could differ in their rounding under equal noise.
 
     Args:
+        read: the notes as training reads them, with the site's canaries: these are units like any other, but no count
+            that leaves has them.
         encoder: with the request's weights.
         save: keeps what stays at the site, before the update may leave.
 
@@ -89,12 +92,13 @@ def private_round(
         FednotesError: of the ledger, of the policy, or as `Terms.of` and `train_privately`.
     """
     with locked(site.folder / _LOCK_FILE):
-        return _round(site, notes, request, encoder, objective, save, on_step)
+        return _round(site, notes, read, request, encoder, objective, save, on_step)
 
 
 def _round(
     site: Site,
     notes: NoteStore,
+    read: NoteStore,
     request: Request,
     encoder: Encoder,
     objective: Objective,
@@ -104,14 +108,14 @@ def _round(
     """Under the lock."""
     plan, privacy = request.plan, request.plan.privacy
     assert privacy is not None  # the caller has looked
-    units = units_of(notes, usable(objective, notes, "train"), privacy.unit)
-    terms = Terms.of(plan, privacy, len(units))
+    units = units_of(read, usable(objective, read, "train"), privacy.unit)
+    terms = Terms.of(plan, privacy, count_units(notes, privacy.unit))
     check_policy(site, plan, terms)
     public = site.public_notes(encoder.tokenizer) if objective.needs_public_text else None
     sent = verify(site.folder)
     secret = secret_key(site.folder)
     entry = Ledger(site.folder).charge(
-        _charge(request, privacy, terms, _inputs(request, notes, public, encoder)),
+        _charge(request, privacy, terms, _inputs(request, read, public, encoder)),
         study_cap=terms.epsilon if privacy.epsilon is None else privacy.epsilon,  # whatever rounds are asked for
         total_cap=site.config.policy.max_epsilon,
     )
@@ -130,7 +134,7 @@ def _round(
     trained = train_privately(
         encoder,
         objective,
-        notes,
+        read,
         public,
         units,
         plan.training,
@@ -150,6 +154,7 @@ def _round(
         steps=terms.steps,
         epsilon=entry.epsilon_study,
         delta=privacy.delta,
+        ledger=entry.hash,
     )
     loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
     # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.

@@ -41,6 +41,8 @@ class Policy(BaseModel):
     `max_epsilon`: most that all studies together may spend of the ledger.
     `release_uncovered`: with private training, exact counts of notes, held-out losses and figures of the embedding
     space leave, too. No epsilon covers them: it is for simulations.
+    `max_exposure`: bits; where any canary of the site is exposed to more, the site refuses the release. No study then
+    that plants none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -54,6 +56,7 @@ class Policy(BaseModel):
     exact_clipping: bool = False
     max_epsilon: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     release_uncovered: bool = False
+    max_exposure: float | None = Field(None, ge=0.0, allow_inf_nan=False)
 
 
 class Coordinator(BaseModel):

@@ -143,8 +143,8 @@ class Encoder:
                     raise ValueError(f"{name} has shape {tuple(given.shape)}, not {tuple(parameters[name].shape)}")
                 parameters[name].copy_(given)
 
-    def save(self, folder: Path, max_length: int, with_head: bool = False) -> None:
-        """Write body, pooling and tokeniser, for transformers and for sentence-transformers.
+    def save(self, folder: Path, max_length: int, with_head: bool = False, pooling: bool = True) -> None:
+        """Write body and tokeniser, for transformers, and with `pooling` what sentence-transformers needs beside them.
 
         `with_head` adds the MLM head, which both leave aside and a study that starts from the folder takes up: give it
         only where the head is shared, for a site's own stays there. Sentence-transformers cuts texts at `max_length`
@@ -154,6 +154,10 @@ class Encoder:
         with _quiet():
             (self.model if with_head else self.body).save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+        if pooling:
+            self._save_pooling(folder, max_length)
+
+    def _save_pooling(self, folder: Path, max_length: int) -> None:
         pooling = {"word_embedding_dimension": self.hidden_size, "pooling_mode_mean_tokens": True}
         modules = [
             {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -178,7 +182,7 @@ def load_encoder(base: str, seed: int = 0) -> Encoder:
     import torch
     from transformers import AutoConfig, AutoModelForMaskedLM
 
-    source = _locate(base)
+    source = locate(base)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if config.model_type not in FAMILIES:
@@ -225,7 +229,7 @@ def load_tokenizer(base: str) -> "PreTrainedTokenizerBase":
 
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(_locate(base), use_fast=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(locate(base), use_fast=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unknown(base, error) from None
     needed = (tokenizer.mask_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
@@ -256,7 +260,7 @@ def tensors_digest(tensors: Iterable[tuple[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _locate(base: str) -> str:
+def locate(base: str) -> str:
     """Where transformers finds the base: a folder, or a hub name as it stands."""
     if base == PACKAGED:
         try:

@@ -1,8 +1,9 @@
-"""The messages between coordinator and site, as types; the only file that knows Flower's record keys.
+"""The messages between coordinator and site, as types; the file that knows Flower's record keys.
 
-Three exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up) and `evaluate`
-(shared tensors down, a held-out loss up; figures of the embedding space, too, where the site's policy releases them). A
-plan travels as its TOML; weights as the plan's `wire` says (common/wire.py). Nothing else travels.
+Four exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up), `evaluate`
+(shared tensors down, a held-out loss up; figures of the embedding space, too, where the site's policy releases them)
+and, once at the end, the memorisation check (common/memorisation.py). A plan travels as its TOML; weights as the
+plan's `wire` says (common/wire.py). Nothing else travels.
 """
 
 import io
@@ -218,7 +219,7 @@ def facts_reply(facts: SiteFacts, message: Message) -> Message:
 
 def train_reply(reply: TrainReply, tensors: Tensors, message: Message) -> Message:
     details = _details(reply.parts, None)
-    for name, value in (reply.privacy.model_dump() if reply.privacy else {}).items():
+    for name, value in (reply.privacy.model_dump(exclude_none=True) if reply.privacy else {}).items():
         details[f"privacy-{name}"] = value
     content = RecordDict({ARRAYS: packed(tensors), METRICS: _metrics(reply), DETAILS: details})
     return Message(content, reply_to=message)
@@ -367,13 +368,21 @@ def _read_details(content: RecordDict, objective: str) -> tuple[dict[str, float]
         raise BadReply("its figures of the embedding space are malformed") from None
 
 
+def site_code(message: Message) -> str:
+    """The code of a site's error; empty where it is none, or has no code: any other text could carry what must not be
+    said."""
+    if not message.has_error() or message.error.code != SITE_ERROR:
+        return ""
+    reason = message.error.reason or ""
+    return reason if re.fullmatch(r"[a-z]{1,20}(-[a-z]{1,20}){0,4}", reason) else ""
+
+
 def _refuse_error(message: Message) -> None:
     if message.has_error():
-        code, reason = message.error.code, message.error.reason or ""
-        # Only a code is words that we wrote; any other text could carry what a site must not say.
-        if code == SITE_ERROR and re.fullmatch(r"[a-z]{1,20}(-[a-z]{1,20}){0,4}", reason):
-            raise BadReply(f"the site reports {reason}", reason)
-        raise BadReply(f"it failed (Flower error {code})", "node-lost" if code in _LOST else "site-failed")
+        if code := site_code(message):
+            raise BadReply(f"the site reports {code}", code)
+        number = message.error.code
+        raise BadReply(f"it failed (Flower error {number})", "node-lost" if number in _LOST else "site-failed")
 
 
 def _numbers(record: MetricRecord, names: set[str]) -> dict[str, float]:

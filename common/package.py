@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 
 PARTS = ("common", "client", "server", "simulations", "fednotes.py")
-_DATA = {".py", ".toml", ".html", ".css", ".js", ".conf", ".service", ".yaml"}
+_DATA = {".py", ".toml", ".html", ".css", ".js", ".jinja", ".conf", ".service", ".yaml"}
 
 
 @functools.lru_cache(maxsize=1)

@@ -26,12 +26,14 @@ from common.plan_sections import (
     NoteCategory,
     Objective,
     Privacy,
+    Release,
     Section,
     Study,
     Training,
 )
 from common.results import NO_DP
 
+CANARY_LENGTH = 32  # tokens: six digits, what may stand between them, and a context
 _PLAN_BYTES = 1_000_000  # a plan is a page; anything near this is a wrong file
 
 
@@ -46,6 +48,7 @@ class StudyPlan(Section):
     privacy: Privacy | None = Field(None, description="absent: no differential privacy")
     hospital_privacy: HospitalPrivacy | None = Field(None, description="absent: none that protects a whole hospital")
     evaluation: Evaluation = Evaluation()
+    release: Release | None = Field(None, description="absent: no memorisation check before a release")
 
     @field_validator("objective")
     @classmethod
@@ -96,6 +99,21 @@ class StudyPlan(Section):
             raise PydanticCustomError("central_strategy", "its noise is for the mean: use federation.strategy = fedavg")
         return value
 
+    @field_validator("release")
+    @classmethod
+    def _canaries_fit(cls, value: Release | None, info: ValidationInfo) -> Release | None:
+        encoder = info.data.get("encoder")
+        if value is not None and value.canaries and encoder is not None and encoder.max_length < CANARY_LENGTH:
+            raise PydanticCustomError(
+                "canary_room", "a canary needs encoder.max_length = {most} or more", {"most": CANARY_LENGTH}
+            )
+        return value
+
+    @property
+    def canaries(self) -> int:
+        """Synthetic notes with a secret at each site, held back or not."""
+        return self.release.canaries if self.release else 0
+
     @property
     def privacy_words(self) -> str:
         """The guarantee that every screen shows, before a run and after."""
@@ -124,7 +142,10 @@ class StudyPlan(Section):
 
     def hash(self) -> str:
         """SHA-256 (hex) of the canonical JSON of every key, defaults included: equal plans have equal hashes."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        known = self.model_dump(mode="json")
+        if self.release is None:
+            del known["release"]  # plans that are older than the section keep their hashes
+        canonical = json.dumps(known, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -332,6 +332,38 @@ class HospitalPrivacy(Section):
     delta: float = Field(1e-2, gt=0.0, lt=0.5, description="small against 1 / hospitals, which is seldom possible")
 
 
+class Release(Section):
+    """What each site asks of the final encoder before it may be released (client/memorisation/; docs/release.md)."""
+
+    canaries: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="synthetic notes with a secret number at each site: half of them it trains on, half it holds back, "
+        "to compare; 0: none",
+    )
+    repeats: int = Field(1, ge=1, le=100, description="copies of each canary that a site trains on")
+    memorisation: bool = Field(
+        True,
+        validate_default=True,
+        description="after the last round each site asks the encoder for canaries and for identifiers of its notes",
+    )
+
+    @field_validator("canaries")
+    @classmethod
+    def _halves(cls, value: int) -> int:
+        if value % 2 or 0 < value < 4:
+            raise PydanticCustomError("halves", "half are trained on, half held back; give an even number from 4 on")
+        return value
+
+    @field_validator("memorisation")
+    @classmethod
+    def _asked_for(cls, value: bool, info: ValidationInfo) -> bool:
+        if not value and info.data.get("canaries"):
+            raise PydanticCustomError("never_asked", "canaries would be planted that nobody asks for; set it to true")
+        return value
+
+
 class Evaluation(Section):
     held_out_notes: int = Field(256, ge=1, description="most dev notes a site uses for its held-out loss each round")
     embedding_space: bool = Field(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION: Literal[1] = 1
 NO_DP = "no differential privacy"
+FLOOR = 20  # no figure stands on fewer notes, and no smaller count of them is printed in what leaves a study
 
 ModelName = Literal["federated", "base", "local-only", "centralised", "tf-idf", "majority"]
 EvaluatedModel = Literal["model", "against", "tf-idf", "majority"]
@@ -133,7 +134,8 @@ class PrivacySpent(Result):
     """What a site's ledger says after a round of private training: of the study alone, without other studies.
 
     `units` are the site's patients or notes in training, of which each step draws each with `sample_rate`. `steps` are
-    the round's; `epsilon` is what all rounds so far have spent at `delta`.
+    the round's; `epsilon` is what all rounds so far have spent at `delta`. `ledger` is the hash of the ledger's entry
+    for the round: it fixes every entry before it, and tells nothing of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -145,6 +147,7 @@ class PrivacySpent(Result):
     steps: int = Field(ge=1)
     epsilon: float = Field(ge=0.0)
     delta: float = Field(gt=0.0, lt=1.0)
+    ledger: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
 
 
 class SiteRound(Result):
@@ -215,6 +218,59 @@ class SiteFacts(Result):
     approval: str = Field("", pattern=r"^([0-9a-f]{64})?$")
 
 
+class CanaryExposure(Result):
+    """How well the encoder knows secrets that stand in no other text: exposure in bits (Carlini et al. 2019).
+
+    A secret of `references` that there could have been, which ranks r-th by its likelihood, has log2(references) -
+    log2(r): 1.4 on average by chance. `planted` canaries were trained on, each in `repeats` copies; the `controls`
+    were not. `auc`: of telling the ones from the others by their exposure.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    planted: int = Field(ge=2)
+    controls: int = Field(ge=2)
+    repeats: int = Field(ge=1)
+    references: int = Field(ge=2)
+    planted_mean: float = Field(ge=0.0)
+    planted_max: float = Field(ge=0.0)
+    controls_mean: float = Field(ge=0.0)
+    auc: Estimate
+
+
+class IdentifierCompletion(Result):
+    """How well the encoder completes masked identifiers (dates, long numbers) in notes that it was trained on, and in
+    held-out ones.
+
+    `train_completed` and `held_out_completed` are shares of identifiers whose every token it gets right, `completed`
+    is their difference, `likelihood` that of the log-likelihood in nats a token: means over patients, and above zero
+    where it knows its training notes better.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    train_notes: int = Field(ge=FLOOR)
+    held_out_notes: int = Field(ge=FLOOR)
+    train_completed: float = Field(ge=0.0, le=1.0)
+    held_out_completed: float = Field(ge=0.0, le=1.0)
+    completed: Estimate
+    likelihood: Estimate
+
+
+class Memorisation(Result):
+    """What a site found when it asked the final encoder for what it should not know.
+
+    `reason`: why there are no figures. `veto`: the code with which the site refuses the release; empty where it does
+    not.
+    """
+
+    site: str
+    reason: str = ""
+    veto: str = ""
+    canaries: CanaryExposure | None = None
+    identifiers: IdentifierCompletion | None = None
+
+
 class EvaluatedEncoder(Result):
     """An encoder as it was given, with the SHA-256 (hex) of its weights, without any head."""
 
@@ -273,7 +329,7 @@ class Summary(Result):
     """A run. `objective` is the kind that the plan has it train: "mlm", "declutr" or "note-category".
 
     `epsilon_cap` is the most that the plan lets a site spend; None without private training, and where the plan gives
-    the noise instead.
+    the noise instead. `memorisation` is empty where no check was made.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -300,6 +356,7 @@ class Summary(Result):
     scores: list[TaskScore]
     comparisons: list[Comparison]
     not_scored: list[NotScored]
+    memorisation: list[Memorisation] = []
 
 
 class EmbeddingPoint(Result):

@@ -3,7 +3,7 @@
 from common.encoder import Encoder, load_encoder
 from common.messages import Tensors
 from common.plan import StudyPlan
-from common.trainable import train_only
+from common.trainable import plain_tensors, train_only
 
 
 def base_tensors(plan: StudyPlan) -> Tensors:
@@ -12,6 +12,14 @@ def base_tensors(plan: StudyPlan) -> Tensors:
     train_only(encoder, plan.training.trainable, plan.training.lora_rank, plan.study.seed)
     set_shared_categories(encoder, plan)
     return encoder.shared_arrays(plan.federation.share)
+
+
+def trained_encoder(plan: StudyPlan, shared: Tensors) -> Encoder:
+    """The plan's encoder with the shared tensors of a run: plain weights, with adapters merged."""
+    encoder = load_encoder(plan.encoder.base, plan.study.seed)
+    set_shared_categories(encoder, plan)
+    encoder.load(plain_tensors(plan, shared))
+    return encoder
 
 
 def base_digest(plan: StudyPlan) -> str:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from common.errors import StudyError
 from common.files import new_folder
 from common.messages import Tensors
-from common.results import Round, SiteFacts
+from common.results import Memorisation, Round, SiteFacts
 
 KEPT = 2
 
@@ -32,6 +32,7 @@ class State(BaseModel):
     rounds: list[Round]
     sites: list[SiteFacts]
     left_out_sites: dict[str, str]
+    memorisation: list[Memorisation] = []  # of the last round
     tensors: list[str] = []  # their order: the files below sort names, and Flower's momentum goes by position
     digests: dict[str, str] = {}
 

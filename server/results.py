@@ -2,26 +2,36 @@
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
-from common.encoder import Encoder, load_encoder
+from common.encoder import Encoder
 from common.errors import StudyError
 from common.files import new_folder
+from common.plan import StudyPlan
 from common.results import Summary
-from common.trainable import plain_tensors
-from server.base import set_shared_categories
+from server.base import trained_encoder
 from server.checkpoint import load_checkpoint
+from server.export.card import model_card
 from server.report import write_report
-from server.report.model_card import model_card
 from server.run_folder import MODEL_FOLDER, REPORT_FILE, RunFolder
 from server.versions import versions
+
+CARD_FILE = "README.md"
 
 
 def write_model(run: RunFolder, encoder: Encoder, summary: Summary) -> None:
     """Write the encoder with its card, whole or not at all."""
-    plan = run.plan
     with new_folder(run.path / MODEL_FOLDER) as scratch:
-        encoder.save(scratch, plan.encoder.max_length, plan.federation.share == "encoder+mlm-head")
-        (scratch / "README.md").write_text(model_card(summary), encoding="utf-8")
+        save_model(scratch, run.plan, encoder, summary)
+
+
+def save_model(folder: Path, plan: StudyPlan, encoder: Encoder, summary: Summary, pooling: bool = True) -> str:
+    """Write the encoder and its card into a folder; returns the card. `pooling`: as in `Encoder.save`."""
+    most = plan.encoder.max_length
+    encoder.save(folder, most, plan.federation.share == "encoder+mlm-head", pooling)
+    card = model_card(summary, plan.encoder.pooling, most)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    return card
 
 
 def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> Summary | None:
@@ -37,8 +47,7 @@ def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> S
     if kept is None:
         return None
     state, shared, _ = kept
-    encoder = load_encoder(plan.encoder.base, plan.study.seed)
-    set_shared_categories(encoder, plan)
+    encoder = trained_encoder(plan, shared)
     parameters = sum(p.numel() for p in encoder.tensors().values())
     now = datetime.now(UTC)
     summary = Summary(
@@ -65,9 +74,9 @@ def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> S
         scores=[],
         comparisons=[],
         not_scored=[],
+        memorisation=state.memorisation,
     )
     if stopped is None:
-        encoder.load(plain_tensors(plan, shared))
         write_model(run, encoder, summary)
     run.write_summary(summary)
     write_report(summary, run.path / REPORT_FILE)

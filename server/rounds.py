@@ -6,6 +6,7 @@ once more; then the run stops, and its last checkpoint stands. A site that faile
 whose privacy budget is spent leaves for good.
 """
 
+import functools
 import time
 import uuid
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common import messages, wire
+from common import memorisation, messages, wire
 from common.errors import StudyError
 from common.messages import BadReply, Tensors
 from common.plan import StudyPlan
@@ -33,6 +34,7 @@ from server.incidents import NOT_ONLINE, TOO_LARGE
 from server.incidents import RESTS as RESTING
 from server.incidents import SPENT as _SPENT
 from server.meeting import Sites, in_order, present
+from server.memorisation import check_memorisation
 from server.strategies import distance, make_strategy, restore_strategy, strategy_state
 
 _ATTEMPTS, _VIRTUAL_ATTEMPTS = 4, 2  # a real site may be back in a minute
@@ -59,7 +61,7 @@ class Rounds:
         if kept:
             self.run_id = kept[0].run
         most = self.plan.federation.round_timeout
-        self._deadlines = {kind: Deadline(most) for kind in ("query", "train", "evaluate")}
+        self._deadlines = {kind: Deadline(most) for kind in ("query", "train", "evaluate", memorisation.KIND)}
         self._answering: set[int] = set()  # nodes that have answered the latest training request
         self._asked: set[int] = set()  # nodes that were online when a training request was sent
         self._holding: set[int] = set()  # nodes that were sent the weights as they stand, to evaluate
@@ -107,6 +109,12 @@ class Rounds:
             save_checkpoint(self.checkpoints, state, arrays, strategy_state(strategy, list(arrays)))
             shown = f"{seconds:.1f} s"
             self.on_event(Event("round-ended", number, text=shown, result=done, digest=state.digests["shared"]))
+        if self.plan.release and self.plan.release.memorisation and not state.memorisation:
+            self.on_event(Event("phase", state.round, text="checking what the model has learnt by heart"))
+            ask = functools.partial(self._ask, memorisation.KIND, state.round)
+            found = check_memorisation(state, self.plan, arrays, self.sites.names, ask)
+            state = state.model_copy(update={"memorisation": found})
+            save_checkpoint(self.checkpoints, state, arrays, strategy_state(strategy, list(arrays)))
         return state
 
     def _who(self, before: list[SiteFacts]) -> dict[str, Any]:

@@ -199,12 +199,14 @@ def _say(summary: Summary, path: Path, console: Console) -> None:
     """The end of a run in at most 15 lines."""
     from server.figures.privacy import private
     from server.report import words
+    from server.report.memorisation import memorisation_sentences
     from server.report.privacy_words import spent_words
 
     lines = [f"{summary.study}: {words.duration(summary.seconds)}, {len(summary.sites)} sites, {summary.privacy}."]
     if private(summary):
         lines.append(f"privacy: {spent_words(summary)}")
     lines += words.lead(summary)
+    lines.append(memorisation_sentences(summary)[-1])
     lines += [f"  {name:8} {path / file}" for name, file in _RESULTS]
     for line in lines[:_MOST_LINES]:
         console.print(line, highlight=False, soft_wrap=True)

@@ -19,6 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import SITE_FOLDER
 from common.errors import MachineError
+from common.memorisation import ACTION
 from server.app import RUN_FOLDER
 
 _START_SECONDS = 60.0
@@ -115,6 +116,7 @@ def run_flower(server_app: ServerApp, client_app: ClientApp, run_folder: Path, s
 
     for register in (wrapped_client.query, wrapped_client.train, wrapped_client.evaluate):
         register()(at_site)
+    wrapped_client.query(ACTION)(at_site)
     cores = os.cpu_count() or 1
     run_simulation(
         wrapped_server,

@@ -199,4 +199,5 @@ def _summary(
         scores=scorer.scores,
         comparisons=scorer.comparisons(others),
         not_scored=scorer.not_scored,
+        memorisation=state.memorisation,
     )

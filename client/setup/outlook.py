@@ -28,7 +28,7 @@ class _Part(BaseModel):
 class Leaves(_Part):
     """A message that would leave. `when` says how often, `noised` whether what is in it went through the noise."""
 
-    message: Literal["describe", "train", "evaluate", "error"]
+    message: Literal["describe", "train", "evaluate", "memorisation", "error"]
     when: str
     what: str
     bytes: int
@@ -203,6 +203,11 @@ def _leaves(site: Site, plan: StudyPlan, size: int) -> list[Leaves]:
                 noised=False,
             )
         )
+    if plan.release and plan.release.memorisation:
+        asked = ["how far canaries are exposed"] if plan.canaries else []
+        asked += ["how well identifiers are completed in notes trained on and held out"] if uncovered else []
+        what = " and ".join(asked) or "a code: nothing may be told"
+        found.append(Leaves(message="memorisation", when="once, at the end", what=what, bytes=0, noised=False))
     return [*found, Leaves(message="error", when="when it fails", what="a code", bytes=0, noised=False)]
 
 

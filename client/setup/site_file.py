@@ -28,6 +28,7 @@ _POLICY = {
     "exact_clipping": "Only plans whose privacy holds whatever weights come (privacy.engine = loop); slower.",
     "max_epsilon": "Most that all private studies together may spend of the notes' privacy, by the ledger.",
     "release_embedding_space": "Figures of the embedding space leave where a plan asks for them.",
+    "max_exposure": "No release of an encoder that knows a canary by so many bits (docs/release.md).",
     "release_uncovered": "Exact counts and held-out losses leave private studies, too. For simulations.",
 }
 _TASKS = """\

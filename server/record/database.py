@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from common.errors import InputError, MachineError
 
 _Result = TypeVar("_Result")
-_HEAD = "0001"  # the newest migration; a test compares
+_HEAD = "0002"  # the newest migration; a test compares
 _PATIENCE = 60.0  # seconds that a database may be away while a study goes on
 _WRITES = {"writes": True}
 

@@ -11,7 +11,18 @@ from sqlalchemy.orm import Session
 
 from common.errors import InputError
 from common.plan import StudyPlan, parse_plan
-from common.results import Comparison, Estimate, HeldOut, NotScored, Round, SiteFacts, SiteRound, Summary, TaskScore
+from common.results import (
+    Comparison,
+    Estimate,
+    HeldOut,
+    Memorisation,
+    NotScored,
+    Round,
+    SiteFacts,
+    SiteRound,
+    Summary,
+    TaskScore,
+)
 from server.incidents import SiteState, sentence
 from server.record.database import Database
 from server.record.recorder import BEAT
@@ -20,6 +31,7 @@ from server.record.tables import (
     ComparisonRow,
     EventRow,
     HeldOutRow,
+    MemorisationRow,
     NotScoredRow,
     RoundRow,
     ScoreRow,
@@ -100,6 +112,7 @@ class StudyRecord(View):
     scores: list[TaskScore]
     comparisons: list[Comparison]
     not_scored: list[NotScored]
+    memorisation: list[Memorisation]
     incidents: list[Incident]
     actions: list[Incident]
     checkpoints: list[Checkpoint]
@@ -132,6 +145,7 @@ class StudyRecord(View):
             scores=self.scores,
             comparisons=self.comparisons,
             not_scored=self.not_scored,
+            memorisation=self.memorisation,
         )
 
 
@@ -266,6 +280,10 @@ def read_study(database: Database, study: str, known: dict[int, Ended] | None = 
             not_scored=[
                 NotScored(site=one.site, task=one.task, reason=one.reason)
                 for one in _all(session, NotScoredRow, study, NotScoredRow.site)
+            ],
+            memorisation=[
+                Memorisation.model_validate({"site": one.site, "reason": one.reason, "veto": one.veto} | one.details)
+                for one in _all(session, MemorisationRow, study, MemorisationRow.site)
             ],
             incidents=[_incident(one) for one in said if one.code],
             actions=[_incident(one) for one in said if one.kind == "action"],

@@ -22,6 +22,7 @@ from server.record.tables import (
     ComparisonRow,
     EventRow,
     HeldOutRow,
+    MemorisationRow,
     NotScoredRow,
     RoundRow,
     ScoreRow,
@@ -64,7 +65,7 @@ class Recorder:
         now = datetime.now(UTC)
 
         def write(session: Session) -> None:
-            for kind in (ScoreRow, ComparisonRow, NotScoredRow):
+            for kind in (ScoreRow, ComparisonRow, NotScoredRow, MemorisationRow):
                 session.execute(delete(kind).where(kind.study == self._study))
             for score in summary.scores:
                 value = score.macro_f1 if score.metric == "macro-f1" else score.accuracy
@@ -75,6 +76,9 @@ class Recorder:
                 session.add(self._row(ComparisonRow, one, **given))
             for missing in summary.not_scored:
                 session.add(self._row(NotScoredRow, missing))
+            for found in summary.memorisation:
+                details = found.model_dump(mode="json", include={"canaries", "identifiers"})
+                session.add(self._row(MemorisationRow, found, details=details))
             counts = {"parameters": summary.parameters, "shared_parameters": summary.shared_parameters}
             self._study_is(session, **counts)
             round_ = max((one.number for one in summary.rounds), default=0)

@@ -167,6 +167,18 @@ class NotScoredRow(Base):
     reason: Mapped[str] = mapped_column(Text)
 
 
+class MemorisationRow(Base):
+    """What a site found when it asked the final encoder for what it should not know; `veto` is empty, or a code."""
+
+    __tablename__ = "memorisation"
+
+    study: Mapped[str] = mapped_column(ForeignKey(_STUDY), primary_key=True)
+    site: Mapped[str] = mapped_column(String(200), primary_key=True)
+    veto: Mapped[str] = mapped_column(String(100), default="")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    details: Mapped[dict[str, Any]]
+
+
 class CheckpointRow(Base):
     """`digest`: SHA-256 (hex) of the shared tensors' file."""
 

@@ -9,7 +9,7 @@ from server.figures.round_space import GAP, released
 from server.figures.style import MODE_TITLES, MODEL_LABELS, MODEL_MARKS, Mark, marks, site_names
 from server.figures.tasks import MODELS, metric_words, modes, task_names
 from server.figures.training import part_name, part_names
-from server.report import privacy_words, round_tables, study_tables, tables, words
+from server.report import memorisation, privacy_words, round_tables, study_tables, tables, words
 from server.report.privacy_section import privacy_section
 from server.report.shell import Chart, Charts, assemble, embedding_section
 
@@ -226,6 +226,7 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         *([("space", "Embedding space")] if space else []),
         *([("map", "Embedding map")] if embedding else []),
         *([("privacy", "Privacy")] if privacy else []),
+        ("memorisation", "Memorisation"),
         ("rounds", "Rounds"),
         ("contribution", "Contribution"),
         ("time", "Time and bytes"),
@@ -252,6 +253,9 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         space=space,
         embedding=embedding,
         privacy=privacy,
+        memorisation=memorisation.memorisation_sentences(summary),
+        memorisation_table=memorisation.memorisation_table(summary),
+        memorisation_how=memorisation.HOW_TO_READ,
         rounds=[round_ for round_ in summary.rounds if round_.number > 0],
         ladder=round_tables.ladder(summary),
         left_out_of_rounds=round_tables.left_out_of_rounds(summary),

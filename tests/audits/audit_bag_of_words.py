@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from private_helpers import key_of, store_of
-from private_statistics import auc
 
 from client.dpsgd import Mechanism, train_privately
+from client.memorisation.exposure import auc
 from client.notes.store import NoteStore
 from client.objectives import make_objective
 from client.training import train, usable

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from private_helpers import key_of, store_of
-from private_statistics import auc, one_run_epsilon
+from private_statistics import one_run_epsilon
 
 from client.dpsgd import Mechanism, train_privately
+from client.memorisation.canaries import DIGITS, Canary
+from client.memorisation.exposure import auc, digit_likelihoods, exposures
 from client.objectives import make_objective
 from client.training import train, usable
 from client.units import units_of
@@ -24,7 +25,7 @@ from common.encoder import Encoder, load_encoder
 from common.plan import StudyPlan
 from common.privacy import noise_for, sampling_rate
 
-CANARIES, DIGITS, OTHERS, STEPS, DELTA, ALPHA = 200, 6, 100, 1000, 1e-5, 1e-3
+CANARIES, OTHERS, STEPS, DELTA, ALPHA = 200, 100, 1000, 1e-5, 1e-3
 GUESSES = (40, 100, 200)
 
 
@@ -53,9 +54,18 @@ class Hospital:
         rows = [{"text": text, "patient": f"c{i}"} for i, text in enumerate(canaries)]
         rows += [{"text": text, "patient": f"o{i // 2}"} for i, text in enumerate(texts[:OTHERS])]
         self.all_notes = store_of(folder, encoder, rows)
+        self.digit_ids = np.array(encoder.tokenizer.convert_tokens_to_ids(list("0123456789")))
+        self.canaries = [self._canary(i) for i in range(CANARIES)]
         self.member = rng.permutation(CANARIES) < CANARIES // 2
         kept = [*np.flatnonzero(self.member), *range(CANARIES, len(rows))]
         self.notes = self.all_notes.view(np.array(kept))
+
+    def _canary(self, i: int) -> Canary:
+        """As the check has it: its digits stand last."""
+        ids = self.all_notes.tokens(i).astype(np.int64)
+        places = np.arange(len(ids) - DIGITS, len(ids))
+        assert (ids[places] == self.digit_ids[self.secrets[i]]).all()
+        return Canary(ids, self.all_notes.word_starts(i), places, self.secrets[i])
 
     def plan(self, **privacy: Any) -> StudyPlan:
         return StudyPlan.model_validate(
@@ -79,8 +89,7 @@ class Hospital:
         place = np.arange(DIGITS)
         true = lambda p: np.array([p[i][place, self.secrets[i]].sum() for i in range(CANARIES)])
         score = true(after) - true(before)
-        ranks = np.array([1 + (sums(after[i]) > true(after)[i]).sum() for i in range(CANARIES)])
-        exposure = DIGITS * np.log2(10) - np.log2(ranks)
+        exposure = exposures(after, self.canaries)
         order = np.argsort(score)
         proved = []
         for guesses in GUESSES:
@@ -96,28 +105,7 @@ class Hospital:
 
     def likely(self, encoder: Encoder) -> np.ndarray:
         """Log-likelihoods [canaries, digits, 10] of each digit at each place."""
-        tokenizer = encoder.tokenizer
-        digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
-        encoder.model.eval()
-        found = []
-        for i in range(CANARIES):
-            ids = np.array([tokenizer.cls_token_id, *self.all_notes.tokens(i), tokenizer.sep_token_id])
-            places = np.arange(len(ids) - 1 - DIGITS, len(ids) - 1)
-            assert ids[places].tolist() == [digits[d] for d in self.secrets[i]]
-            ids[places] = tokenizer.mask_token_id
-            read = torch.from_numpy(ids)[None]
-            with torch.no_grad():
-                logits = encoder.mlm_logits(encoder.hidden(read, torch.ones_like(read))[0, places])
-            found.append(logits.log_softmax(1)[:, digits].numpy())
-        return np.stack(found)
-
-
-def sums(likely: np.ndarray) -> np.ndarray:
-    """The log-likelihood of every secret there could have been."""
-    found = np.zeros(1)
-    for place in likely:
-        found = np.add.outer(found, place).ravel()
-    return found
+        return digit_likelihoods(encoder, self.canaries, self.digit_ids, 32)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import tomli_w
 
 from common.errors import InputError
 from common.plan import StudyPlan, load_plan, parse_plan, plan_to_toml
-from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS, HospitalPrivacy, Privacy
+from common.plan_sections import OBJECTIVES, STRATEGY_SETTINGS, HospitalPrivacy, Privacy, Release
 
 MINIMAL = '[study]\nname = "trial"\n'
 FULL: dict[str, dict[str, Any]] = {
@@ -95,7 +95,7 @@ def test_every_key_has_a_comment_above_it(kind: str) -> None:
         assert lines[n - 1].startswith("# ") and len(lines[n - 1]) > 8, key
     sections = [type(one) for name in StudyPlan.model_fields if (one := getattr(plan, name)) is not None]
     marked = {line.split()[1] for line in lines if line.startswith("# ") and " = " in line and line.split()[2] == "="}
-    assert {name for one in [*sections, Privacy, HospitalPrivacy] for name in one.model_fields} == marked | {
+    assert {name for one in [*sections, Privacy, HospitalPrivacy, Release] for name in one.model_fields} == marked | {
         key for _, key in keys
     }
     assert any(line.startswith("# [privacy]") for line in lines)
@@ -385,3 +385,16 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "plan.toml"
     file.write_text(plan_to_toml(StudyPlan.model_validate(FULL)), encoding="utf-8")
     assert load_plan(file) == StudyPlan.model_validate(FULL)
+
+
+def test_a_plan_without_a_release_has_the_hash_that_it_had_before_there_was_one() -> None:
+    """Runs and approvals go by it."""
+    assert parse_plan(MINIMAL).hash() == "8b6efb0f2b0c45ed4801610885ae84e3abec327f970d2f0b440d99cb8a268239"
+    hashes = {parse_plan(MINIMAL + f"[release]\ncanaries = {count}\n").hash() for count in (0, 4, 6)}
+    assert len(hashes | {parse_plan(MINIMAL).hash()}) == 4
+
+
+def test_a_canary_needs_room() -> None:
+    with pytest.raises(InputError, match=r"encoder\.max_length = 32 or more"):
+        parse_plan(MINIMAL + "[encoder]\nmax_length = 31\n[release]\ncanaries = 4\n")
+    assert parse_plan(MINIMAL + "[encoder]\nmax_length = 31\n[release]\n").canaries == 0

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +69,8 @@ def plain(federation: RealFederation, plain_plan: StudyPlan) -> Finished:
 
 @pytest.fixture(scope="module")
 def private(federation: RealFederation, study_plan: MakePlan) -> Finished:
-    plan = study_plan("private", privacy={"noise_multiplier": 1.0, "delta": 1e-3, "accountant": "prv"})
+    privacy = {"noise_multiplier": 1.0, "delta": 1e-3, "accountant": "prv"}
+    plan = study_plan("private", privacy=privacy, release={"canaries": 8})
     approve(federation, plan)
     return federation.run(plan)
 
@@ -86,7 +88,11 @@ def test_a_private_study_spends_what_the_simulated_one_does_by_opacus_accountant
     assert all(np.isfinite(value).all() for value in private.weights.values())
     assert any((value != there.weights[name]).any() for name, value in private.weights.items())
     for one, other in zip(private.state.rounds, there.state.rounds, strict=True):
-        assert [site.privacy for site in one.sites] == [site.privacy for site in other.sites]
+        spent_here, spent_there = (
+            [site.privacy and site.privacy.model_dump(exclude={"ledger"}) for site in round_.sites]
+            for round_ in (one, other)
+        )
+        assert spent_here == spent_there
         assert not one.held_out  # no epsilon covers it, so it stays
     for place, name in enumerate(SITES):
         told = json.loads(here("site", "ledger", federation.sites[name].folder, "--json"))
@@ -96,9 +102,28 @@ def test_a_private_study_spends_what_the_simulated_one_does_by_opacus_accountant
                 accountant.history.append((entry["noise_multiplier"], entry["sample_rate"], entry["steps"]))
             spent = done.sites[place].privacy
             assert spent is not None and spent.epsilon == entry["epsilon_study"]
+            assert spent.ledger == entry["hash"]
             assert 0 < spent.epsilon <= bound.get_epsilon(1e-3)
             assert spent.epsilon == pytest.approx(exact.get_epsilon(1e-3), rel=0.02)
         assert [one["round"] for one in told["entries"]] == [1, 2]
+
+
+def test_each_hospital_is_asked_what_the_encoder_knows_by_heart(
+    federation: RealFederation, private: Finished, tmp_path: Path
+) -> None:
+    found = private.summary.memorisation
+    assert [one.site for one in found] == sorted(SITES)
+    for one in found:
+        assert one.canaries is not None and one.canaries.planted == one.canaries.controls == 4, one
+        assert one.identifiers is None and not one.veto  # no epsilon covers more than canaries
+        left = json.loads(here("site", "receipts", federation.sites[one.site].folder, "--json"))
+        assert [receipt["kind"] for receipt in left].count("memorisation") == 1
+    federation.command("export", private.path, "--to", tmp_path / "out")
+    known = json.loads((tmp_path / "out" / "governance.json").read_text())
+    assert [one["site"] for one in known["ledger"]] == sorted(SITES)
+    for one in known["ledger"]:
+        told = json.loads(here("site", "ledger", federation.sites[one["site"]].folder, "--json"))
+        assert one["digest"] in [entry["hash"] for entry in told["entries"]]
 
 
 def test_what_comes_out_says_what_it_is_and_loads(federation: RealFederation, plain: Finished) -> None:

@@ -63,7 +63,7 @@ def test_scores_and_an_end(place: Path) -> None:
     Recorder(database, study).end(summary, None)
     found = read_study(database, study)
     assert found.state == "finished" and found.finished is not None
-    for name in ("scores", "comparisons", "not_scored"):
+    for name in ("scores", "comparisons", "not_scored", "memorisation"):
         key = lambda one: one.model_dump_json()
         assert sorted(getattr(found, name), key=key) == sorted(getattr(summary, name), key=key)
     assert (found.parameters, found.shared_parameters) == (summary.parameters, summary.shared_parameters)

@@ -13,7 +13,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from common.errors import InputError, MachineError
@@ -24,7 +25,7 @@ from server.record.database import Database
 from server.record.events import events
 from server.record.place import PLACE_FILE, RECORD_FILE, create, find, opened
 from server.record.recorder import Recorder
-from server.record.tables import Base, EventRow
+from server.record.tables import Base, EventRow, StudyRow
 
 MIGRATIONS = Path(module.__file__).parent / "migrations"
 WRITER = """
@@ -80,6 +81,22 @@ def test_the_migrations_make_the_tables_as_they_are_declared(
         assert compare_metadata(context, Base.metadata) == []
         script = ScriptDirectory(str(MIGRATIONS))
         assert context.get_current_revision() == script.get_current_head() == module._HEAD
+
+
+def test_a_record_of_an_older_version_is_migrated_and_keeps_what_it_holds(tmp_path: Path) -> None:
+    old = create_engine(f"sqlite:///{tmp_path / 'old.sqlite'}")
+    with old.begin() as connection:
+        module.migrate(connection, "0001")
+        moment = "2026-01-02 03:04:05"
+        row = "('a', 'old study', '', '', '', 'inprocess', '{}', :now, 'finished', '', '', '', :now, null, null, null)"
+        connection.execute(text(f"insert into study values {row}"), {"now": moment})
+    with pytest.raises(OperationalError), old.connect() as connection:
+        connection.execute(text("select * from memorisation"))
+    old.dispose()
+    (found,) = Database(tmp_path / "old.sqlite").write(lambda session: list(session.scalars(select(StudyRow.name))))
+    assert found == "old study"
+    with Database(tmp_path / "old.sqlite").read() as session:
+        assert session.execute(text("select * from memorisation")).all() == []
 
 
 def test_a_record_of_a_newer_version_is_refused(run: Path, record: tuple[Database, str]) -> None:

@@ -4,7 +4,6 @@ A false alarm of any of them is to have a chance of less than one in a million: 
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
@@ -69,11 +68,6 @@ def proved_epsilon(
     missed = most(int((with_it <= threshold).sum()), len(with_it), alpha / 2)
     ratios = [(1 - delta - missed, false), (1 - delta - false, missed)]
     return max([0.0, *(math.log(a / b) for a, b in ratios if a > 0)])
-
-
-def auc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np.ndarray) -> float:
-    """The chance that a score of the first kind is above one of the second."""
-    return float(stats.mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative)))
 
 
 def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
