@@ -7,8 +7,8 @@ from common.errors import FednotesError, InputError
 from server.dashboard.live import Feed
 from server.dashboard.rendering import rendered
 from server.record.database import Database
+from server.record.listing import Listed, folder_of, pulses, studies
 from server.record.place import PLACE_FILE, Place, find
-from server.record.reader import Listed, folder_of, pulses, studies
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from server.dashboard.library import Entry, Library
 from server.dashboard.live import Lives, Source
 from server.dashboard.rendering import rendered
 from server.dashboard.study import StudySource
-from server.record.reader import names
+from server.record.listing import names
 
 Act = Callable[[Notice, dict[str, str]], None]  # gets the data of a button that was pressed
 _MOST_COMPARED = 12

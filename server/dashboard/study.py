@@ -16,6 +16,7 @@ from server.report import privacy_words, words
 from server.report.page import federation_context, sites_context, study_context, training_context
 from server.report.privacy_section import privacy_section
 from server.report.shell import Charts
+from server.report.study_tables import governance_table
 from server.study.verdict import is_late, verdict, waiting
 
 _STILL = {
@@ -59,12 +60,16 @@ class StudySource:
             summary = _of_site(summary, self._site)
         settled = self._of_what_has_ended(record, summary)
         here: dict[str, Any] = {"key": self._entry.key, "site": self._site}
-        context = study_context(summary) | {"actions": [] if self._site else record.actions}
+        governance: dict[str, Any] = {
+            "summary": summary,
+            "governance": governance_table(summary),
+            "actions": [] if self._site else record.actions,
+        }
         sections = {
             "verdict": self._verdict(record, here),
             "ladder": ladder_section(record, self._entry.key, self._site),
             **settled,
-            "governance": rendered("sections/governance.html", **context),
+            "governance": rendered("sections/governance.html", **governance),
             "incidents": rendered("incidents.html", incidents=_incidents(record, self._site)),
         }
         if not self._site:

@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +16,7 @@ from common.results import (
     HeldOut,
     Memorisation,
     NotScored,
+    PrivacySpent,
     Round,
     SiteFacts,
     SiteRound,
@@ -42,6 +42,9 @@ from server.record.tables import (
 
 State = Literal["waiting", "running", "interrupted", "stopped", "finished"]
 SILENT = 4 * BEAT  # seconds without a sign of life after which nobody works on a study
+
+
+_OF_SITE_ROUND = SiteRound.model_fields.keys() - {"state", "parts", "privacy"}
 
 
 class View(BaseModel):
@@ -155,57 +158,6 @@ class LiveSummary(Summary):
     status: State  # type: ignore[assignment]
 
 
-class Listed(View):
-    """A study in a list of many; `problem`: why its plan cannot be read."""
-
-    id: str
-    name: str
-    folder: str
-    engine: str
-    privacy: str
-    objective: str
-    started: datetime
-    heartbeat: datetime
-    state: State
-    message: str
-    round: int
-    planned_rounds: int
-    sites: int
-    problem: str = ""
-
-
-class Pulse(View):
-    """Of a study: the number of its last event, and its state. Where neither changed, nothing did."""
-
-    study: str
-    version: int
-    state: State
-
-
-def pulses(database: Database) -> list[Pulse]:
-    """Of every study of a database: cheap, and so what may be asked twice a second."""
-    last = select(EventRow.study, func.max(EventRow.id).label("id")).group_by(EventRow.study).subquery()
-    query = select(StudyRow.id, StudyRow.state, StudyRow.heartbeat, last.c.id).outerjoin(
-        last, StudyRow.id == last.c.study
-    )
-    with database.read() as session:
-        rows = session.execute(query.order_by(StudyRow.id)).all()
-    return [Pulse(study=id_, version=number or 0, state=_state(state, heard)) for id_, state, heard, number in rows]
-
-
-def folder_of(database: Database, study: str) -> Path:
-    """Where a study says that its run was made. Raises InputError `no-record`."""
-    with database.read() as session:
-        return Path(_study(session, study).folder)
-
-
-def names(database: Database, study: str) -> tuple[str, set[str]]:
-    """What a study is called, and its sites. Raises InputError `no-record`."""
-    with database.read() as session:
-        sites = session.scalars(select(SiteRow.name).where(SiteRow.study == study, SiteRow.facts.is_not(None)))
-        return _study(session, study).name, set(sites)
-
-
 def version(database: Database, study: str) -> int:
     """A number that grows with every event: whether there is anything to read anew."""
     with database.read() as session:
@@ -215,8 +167,8 @@ def version(database: Database, study: str) -> int:
 def beat(database: Database, study: str) -> tuple[datetime, State]:
     """When whoever works on the study last said so, and its state. Raises InputError `no-record`."""
     with database.read() as session:
-        row = _study(session, study)
-        return row.heartbeat, _state(row.state, row.heartbeat)
+        row = study_row(session, study)
+        return row.heartbeat, state_of(row.state, row.heartbeat)
 
 
 class Ended(NamedTuple):
@@ -237,7 +189,7 @@ def read_study(database: Database, study: str, known: dict[int, Ended] | None = 
     """
     known = {} if known is None else known
     with database.read() as session:
-        row = _study(session, study)
+        row = study_row(session, study)
         sites = _all(session, SiteRow, study, SiteRow.name)
         rounds = _all(session, RoundRow, study, RoundRow.number)
         same = {one.number for one in rounds if (had := known.get(one.number)) and had[:2] == (one.started, one.ended)}
@@ -256,13 +208,13 @@ def read_study(database: Database, study: str, known: dict[int, Ended] | None = 
         return StudyRecord(
             id=row.id,
             folder=row.folder,
-            plan=_plan(row.plan),
+            plan=plan_of(row.plan),
             plan_hash=row.plan_hash,
             engine=row.engine,
             versions=row.versions,
             started=row.started,
             finished=row.finished,
-            state=_state(row.state, row.heartbeat),
+            state=state_of(row.state, row.heartbeat),
             phase=row.phase,
             code=row.code,
             message=row.message,
@@ -294,67 +246,22 @@ def read_study(database: Database, study: str, known: dict[int, Ended] | None = 
         )
 
 
-def studies(database: Database) -> list[Listed]:
-    """All studies of a database, the newest first."""
-    with database.read() as session:
-        done = dict(
-            session.execute(
-                select(RoundRow.study, func.max(RoundRow.number))
-                .where(RoundRow.ended.is_not(None))
-                .group_by(RoundRow.study)
-            ).all()
-        )
-        sites = dict(
-            session.execute(
-                select(SiteRow.study, func.count()).where(SiteRow.facts.is_not(None)).group_by(SiteRow.study)
-            ).all()
-        )
-        return [
-            _listed(row, done.get(row.id, 0), sites.get(row.id, 0))
-            for row in session.scalars(select(StudyRow).order_by(StudyRow.started.desc()))
-        ]
-
-
-def _study(session: Session, study: str) -> StudyRow:
+def study_row(session: Session, study: str) -> StudyRow:
     row = session.get(StudyRow, study)
     if row is None:
         raise InputError("no-record", f"The database has no study {study}.", "Is it the database of another run?")
     return row
 
 
-def _state(said: str, heartbeat: datetime) -> State:
+def state_of(said: str, heartbeat: datetime) -> State:
     """A study that should go on and gives no sign of life was interrupted."""
     if said in ("waiting", "running") and (datetime.now(UTC) - heartbeat).total_seconds() > SILENT:
         return "interrupted"
     return said  # type: ignore[return-value]
 
 
-def _listed(row: StudyRow, done: int, sites: int) -> Listed:
-    plan, problem = None, ""
-    try:
-        plan = _plan(row.plan)
-    except InputError as error:  # which must not hide the others
-        problem = str(error)
-    return Listed(
-        id=row.id,
-        name=row.name,
-        folder=row.folder,
-        engine=row.engine,
-        privacy=plan.privacy_words if plan else "",
-        objective=plan.objective.kind if plan else "",
-        started=row.started,
-        heartbeat=row.heartbeat,
-        state=_state(row.state, row.heartbeat),
-        message=row.message,
-        round=done,
-        planned_rounds=plan.federation.rounds if plan else 0,
-        sites=sites,
-        problem=problem,
-    )
-
-
 @lru_cache(maxsize=256)
-def _plan(toml: str) -> StudyPlan:
+def plan_of(toml: str) -> StudyPlan:
     return parse_plan(toml)
 
 
@@ -373,7 +280,9 @@ def _of_rounds(session: Session, kind: Any, study: str, rounds: list[RoundRow]) 
     numbers = [one.number for one in rounds]
     of_them = kind.round.between(min(numbers), max(numbers))  # a database takes no list of any length
     found: dict[int, list[Any]] = {number: [] for number in numbers}
-    for row in session.scalars(select(kind).where(kind.study == study, of_them).order_by(kind.round, kind.site)):
+    # rows, not objects: of many sites and rounds there are ten thousand
+    query = select(*kind.__table__.columns).where(kind.study == study, of_them).order_by(kind.round, kind.site)
+    for row in session.execute(query):
         if row.round in found:
             found[row.round].append(row)
     return found
@@ -401,11 +310,11 @@ def _ended(row: RoundRow, did: list[SiteRoundRow], held_out: list[HeldOutRow]) -
 
 
 def _site_round(row: SiteRoundRow) -> SiteRound:
-    names = SiteRound.model_fields.keys() - {"state", "parts", "privacy"}
-    given = {name: getattr(row, name) for name in names}
-    return SiteRound.model_validate(
-        given | (row.details or {}) | {"state": "returned" if row.state == "returned" else "left-out"}
-    )
+    """What was checked when it was written is not checked again."""
+    given = {name: getattr(row, name) for name in _OF_SITE_ROUND} | (row.details or {})
+    if given.get("privacy"):
+        given["privacy"] = PrivacySpent.model_validate(given["privacy"])
+    return SiteRound.model_construct(**given | {"state": "returned" if row.state == "returned" else "left-out"})
 
 
 def _score(row: ScoreRow) -> TaskScore:

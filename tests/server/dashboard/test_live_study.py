@@ -88,7 +88,10 @@ def test_a_study_is_watched_killed_resumed_and_taken_home(
 
     # it is resumed by the page: not by No, nor by Escape
     resume = page.get_by_role("button", name="Resume the study")
-    for no in (lambda: page.get_by_role("button", name="No", exact=True).click(), lambda: page.keyboard.press("Escape")):
+    for no in (
+        lambda: page.get_by_role("button", name="No", exact=True).click(),
+        lambda: page.keyboard.press("Escape"),
+    ):
         resume.click()
         dialog = page.get_by_role("alertdialog", name="Resume the study?")
         dialog.wait_for()
