@@ -1,17 +1,12 @@
 """The pages in a real browser: live, light and dark, with a keyboard, on a phone, and when the feed dies."""
 
-import ast
 import asyncio
 import re
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlencode
 
-import httpx
 import pytest
-import socketio
 from browsing import Open, Window, violations
 from dashboards import (
     PASSWORD,
@@ -28,6 +23,7 @@ from example_summary import SITES, site_facts
 from page_tags import HOSTILE
 from playwright.sync_api import Page, expect
 from sqlalchemy import text
+from viewers import Viewer
 
 from server.events import Event
 from server.record.place import opened as opened_record
@@ -306,38 +302,6 @@ def test_an_attribute_that_got_into_a_page_could_not_run(dashboard: Dashboard, o
     assert any("Content Security Policy" in said for said in window.console)
 
 
-class Viewer:
-    """What a browser does for NiceGUI, without drawing: opens the page, and listens."""
-
-    def __init__(self) -> None:
-        self.seen = 0.0
-        self._socket = socketio.AsyncClient(reconnection=False)
-
-    async def open(self, dashboard: Dashboard, text: str) -> None:
-        """Notes when it hears `text`."""
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-            page = (await client.get(dashboard.address + "/study/first")).text
-        query = re.search(r"query: (\{.*?\}),\n", page)
-        assert query
-
-        def heard(message: object) -> None:
-            if text in str(message):
-                self.seen = self.seen or time.time()
-
-        self._socket.on("update", heard)
-        told = ast.literal_eval(query[1]) | {
-            "implicit_handshake": "true",
-            "tab_id": uuid.uuid4().hex,
-            "document_id": "1",
-        }
-        await self._socket.connect(
-            f"{dashboard.address}?{urlencode(told)}", socketio_path="/_nicegui_ws/socket.io", transports=["websocket"]
-        )
-
-    async def close(self) -> None:
-        await self._socket.disconnect()
-
-
 def test_twenty_viewers_at_once(start_dashboard: Start, run: RunFolder, open_window: Open, screenshots: Path) -> None:
     """Nineteen that only listen, and one that draws: twenty that draw would measure this machine's browser."""
     dashboard = start_dashboard(run.path.parent)
@@ -349,7 +313,7 @@ def test_twenty_viewers_at_once(start_dashboard: Start, run: RunFolder, open_win
 
     async def watch() -> tuple[float, list[float]]:
         viewers = [Viewer() for _ in range(19)]
-        await asyncio.gather(*(viewer.open(dashboard, NEW) for viewer in viewers))
+        await asyncio.gather(*(viewer.open(f"{dashboard.address}/study/first", NEW) for viewer in viewers))
         await asyncio.sleep(1)
         began = time.time()
         with recorder(run.path) as record:
