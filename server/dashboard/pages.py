@@ -21,6 +21,7 @@ from server.record.listing import names
 
 Act = Callable[[Notice, dict[str, str]], None]  # gets the data of a button that was pressed
 _MOST_COMPARED = 12
+_PATIENCE = 60.0  # seconds: a busy machine may take long to read a large study
 
 
 def add_pages(library: Library, actions: Actions, idle: float) -> None:
@@ -33,7 +34,7 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
             parts = FeedLine(live.shown), Sections(on_action=act and partial(act, notice))
         await watch(live, *parts)
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=_PATIENCE)
     async def studies() -> None:
         live = lives.of("", lambda: library)
         with frame("Studies", "Fednotes dashboard", idle) as notice:
@@ -42,7 +43,7 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
             parts = FeedLine(live.shown), Sections()
         await watch(live, *parts)
 
-    @ui.page("/study/{key}")
+    @ui.page("/study/{key}", response_timeout=_PATIENCE)
     async def study(key: str) -> Response | None:
         found = await _found(library, key)
         if isinstance(found, Response):
@@ -55,7 +56,7 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
         await show(f"study {key}", lambda: StudySource(entry), name, f"Study {key}", act)
         return None
 
-    @ui.page("/study/{key}/site/{name}")
+    @ui.page("/study/{key}/site/{name}", response_timeout=_PATIENCE)
     async def site(key: str, name: str) -> Response | None:
         found = await _found(library, key)
         if isinstance(found, Response):
@@ -66,7 +67,7 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
         await show(f"site {key} {name}", lambda: StudySource(entry, name), name, f"Site, in the study {study}")
         return None
 
-    @ui.page("/compare")
+    @ui.page("/compare", response_timeout=_PATIENCE)
     async def compare(request: Request) -> Response | None:
         wanted = list(dict.fromkeys(request.query_params.getlist("study")))[:_MOST_COMPARED]
         found = [await _found(library, key) for key in wanted]
