@@ -9,7 +9,7 @@ from server.dashboard.live import Feed
 from server.dashboard.rendering import rendered
 from server.figures.privacy import epsilon_words, last_reports
 from server.figures.round_lines import named_lines
-from server.record.reader import LiveSummary, StudyRecord, read_study, version
+from server.record.reader import LiveSummary, StudyRecord, beat, read_study, version
 from server.report.shell import Charts
 from server.report.tables import NOTHING, Table
 from server.report.words import duration, rounds_done, size
@@ -22,7 +22,9 @@ class Comparison:
         self._entries = entries
 
     def feed(self) -> Feed:
-        return Feed(repr([version(one.database, one.study) for one in self._entries]))
+        return Feed(
+            repr([(version(one.database, one.study), beat(one.database, one.study)[1]) for one in self._entries])
+        )
 
     def sections(self) -> dict[str, str]:
         records = {one.key: read_study(one.database, one.study) for one in self._entries}

@@ -23,8 +23,12 @@ MODEL_ZIP = "model.zip"
 
 def offered(entry: Entry) -> list[tuple[str, str]]:
     """The names of what there is, and what each is."""
-    found = [(name, what) for name, what in _FILES.items() if (entry.run / name).is_file()]
-    if (entry.run / MODEL_FOLDER).is_dir():
+    run = entry.run
+    if run is None:
+        return []
+    # a link could lead to what is no file of the run
+    found = [(name, what) for name, what in _FILES.items() if (run / name).is_file() and not (run / name).is_symlink()]
+    if (run / MODEL_FOLDER).is_dir() and not (run / MODEL_FOLDER).is_symlink():
         found.append((MODEL_ZIP, "the encoder, with its card"))
     return found
 
@@ -33,14 +37,15 @@ def download(library: Library) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         entry = library.entry(request.path_params["key"])
         name = request.path_params["name"]
-        if entry is None or name not in {one for one, _ in offered(entry)}:
+        run = entry.run if entry else None
+        if entry is None or run is None or name not in {one for one, _ in offered(entry)}:
             text = "There is no such file, or no longer."
             return HTMLResponse(rendered("refused.html", title="Not found", text=text), 404)
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
         if name == MODEL_ZIP:
-            content = await run_in_threadpool(_zipped, entry.run / MODEL_FOLDER)
+            content = await run_in_threadpool(_zipped, run / MODEL_FOLDER)
             return Response(content, media_type="application/zip", headers=headers)
-        return FileResponse(entry.run / name, media_type="application/octet-stream", headers=headers)
+        return FileResponse(run / name, media_type="application/octet-stream", headers=headers)
 
     return answer
 

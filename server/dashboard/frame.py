@@ -9,6 +9,7 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
+from server.dashboard.asking import Notice
 from server.dashboard.guard import logged_in
 from server.dashboard.live import Live, Shown
 from server.dashboard.rendering import rendered
@@ -17,8 +18,11 @@ PLOTLY_JS = f"/assets/plotly-{plotly.__version__}.js"
 
 
 @contextmanager
-def frame(title: str, eyebrow: str, idle: float) -> Iterator[None]:
-    """The page around what is made inside. `idle`: seconds after which who does nothing is logged out."""
+def frame(title: str, eyebrow: str, idle: float) -> Iterator[Notice]:
+    """The page around what is made inside. `idle`: seconds after which who does nothing is logged out.
+
+    Yields where the page says what became of what a person did.
+    """
     client = ui.context.client
     request = client.request
     session = logged_in(request.scope)
@@ -31,7 +35,7 @@ def frame(title: str, eyebrow: str, idle: float) -> Iterator[None]:
     )
     with ui.element("div").props('id="content" tabindex="-1"'):
         Section(rendered("title.html", title=title, eyebrow=eyebrow))
-        yield
+        yield Notice()
 
 
 class Section(Element, component="section.js"):

@@ -66,7 +66,9 @@ def _row(record: StudyRecord, name: str, did: list[SiteNow | None], now: datetim
         return Row(name, cells, "has not been asked yet", "waiting")
     state = last.state
     text = MARKS[state][1]
-    if state in ("sending", "training") and last.asked:
+    if state in ("sending", "training") and record.state != "running":
+        text = f"was {text} when the study was {record.state}"
+    elif state in ("sending", "training") and last.asked:
         text += f" since {duration((now - last.asked).total_seconds())}"
         if is_late(record, last, now):
             text += ", longer than usual"

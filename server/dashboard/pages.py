@@ -1,22 +1,27 @@
 """The pages: the list of studies, one study, one site of it, and studies beside each other."""
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from nicegui import ui
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from common.errors import FednotesError
 from server.dashboard.actions import Actions
+from server.dashboard.asking import Notice
 from server.dashboard.comparison import Comparison
 from server.dashboard.frame import FeedLine, Sections, frame, watch
-from server.dashboard.library import Library
+from server.dashboard.library import Entry, Library
 from server.dashboard.live import Lives, Source
 from server.dashboard.rendering import rendered
 from server.dashboard.study import StudySource
-from server.record.reader import read_study
+from server.record.listing import names
 
-Act = Callable[[dict[str, str]], None]  # gets the data of a button that was pressed
+Act = Callable[[Notice, dict[str, str]], None]  # gets the data of a button that was pressed
 _MOST_COMPARED = 12
+_PATIENCE = 60.0  # seconds: a busy machine may take long to read a large study
 
 
 def add_pages(library: Library, actions: Actions, idle: float) -> None:
@@ -25,51 +30,64 @@ def add_pages(library: Library, actions: Actions, idle: float) -> None:
 
     async def show(key: str, source: Callable[[], Source], title: str, eyebrow: str, act: Act | None = None) -> None:
         live = lives.of(key, source)
-        with frame(title, eyebrow, idle):
-            parts = FeedLine(live.shown), Sections(on_action=act)
+        with frame(title, eyebrow, idle) as notice:
+            parts = FeedLine(live.shown), Sections(on_action=act and partial(act, notice))
         await watch(live, *parts)
 
-    @ui.page("/")
+    @ui.page("/", response_timeout=_PATIENCE)
     async def studies() -> None:
         live = lives.of("", lambda: library)
-        with frame("Studies", "Fednotes dashboard", idle):
+        with frame("Studies", "Fednotes dashboard", idle) as notice:
             if actions.can_start:
-                actions.start_form()
+                actions.start_form(notice)
             parts = FeedLine(live.shown), Sections()
         await watch(live, *parts)
 
-    @ui.page("/study/{key}")
+    @ui.page("/study/{key}", response_timeout=_PATIENCE)
     async def study(key: str) -> Response | None:
-        entry = library.entry(key)
-        if entry is None:
+        found = await _found(library, key)
+        if isinstance(found, Response):
+            return found
+        entry, name, _ = found
+
+        def act(notice: Notice, data: dict[str, str]) -> None:
+            actions.ask(entry, data.get("action", ""), notice)
+
+        await show(f"study {key}", lambda: StudySource(entry), name, f"Study {key}", act)
+        return None
+
+    @ui.page("/study/{key}/site/{name}", response_timeout=_PATIENCE)
+    async def site(key: str, name: str) -> Response | None:
+        found = await _found(library, key)
+        if isinstance(found, Response):
+            return found
+        entry, study, sites = found
+        if name not in sites:
             return missing()
-        name = read_study(entry.database, entry.study).plan.study.name
+        await show(f"site {key} {name}", lambda: StudySource(entry, name), name, f"Site, in the study {study}")
+        return None
+
+    @ui.page("/compare", response_timeout=_PATIENCE)
+    async def compare(request: Request) -> Response | None:
+        wanted = list(dict.fromkeys(request.query_params.getlist("study")))[:_MOST_COMPARED]
+        found = [await _found(library, key) for key in wanted]
+        entries = [one[0] for one in found if not isinstance(one, Response)]
         await show(
-            f"study {key}",
-            lambda: StudySource(entry, can_act=actions.possible(entry)),
-            name,
-            f"Study {key}",
-            lambda data: actions.ask(entry, data.get("action", "")),
+            f"compare {[one.key for one in entries]}",
+            lambda: Comparison(entries),
+            "Studies beside each other",
+            "Comparison",
         )
         return None
 
-    @ui.page("/study/{key}/site/{name}")
-    async def site(key: str, name: str) -> Response | None:
-        entry = library.entry(key)
-        record = read_study(entry.database, entry.study) if entry else None
-        if entry is None or record is None or name not in {one.name for one in record.sites}:
-            return missing()
-        eyebrow = f"Site, in the study {record.plan.study.name}"
-        await show(f"site {key} {name}", lambda: StudySource(entry, name), name, eyebrow)
-        return None
 
-    @ui.page("/compare")
-    async def compare(request: Request) -> Response | None:
-        known = set(library.keys())
-        keys = [key for key in dict.fromkeys(request.query_params.getlist("study")) if key in known][:_MOST_COMPARED]
-        entries = [entry for key in keys if (entry := library.entry(key))]
-        await show(f"compare {keys}", lambda: Comparison(entries), "Studies beside each other", "Comparison")
-        return None
+async def _found(library: Library, key: str) -> tuple[Entry, str, set[str]] | Response:
+    """A study, its name and its sites; or the page that says why there is none."""
+    try:
+        entry = await asyncio.to_thread(library.entry, key)
+        return (entry, *await asyncio.to_thread(names, entry.database, entry.study)) if entry else missing()
+    except FednotesError as error:
+        return HTMLResponse(rendered("refused.html", title="It cannot be read", text=str(error)), 503)
 
 
 def missing() -> Response:

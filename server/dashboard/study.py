@@ -1,6 +1,8 @@
 """The page of a study, section by section: the report's own sections, made of the record while it grows."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from common.results import NO_DP
@@ -9,11 +11,12 @@ from server.dashboard.ladder import ladder_section
 from server.dashboard.library import Entry
 from server.dashboard.live import Feed
 from server.dashboard.rendering import rendered
-from server.record.reader import SILENT, LiveSummary, StudyRecord, beat, read_study, version
+from server.record.reader import SILENT, Ended, LiveSummary, StudyRecord, beat, read_study, version
 from server.report import privacy_words, words
 from server.report.page import federation_context, sites_context, study_context, training_context
 from server.report.privacy_section import privacy_section
 from server.report.shell import Charts
+from server.report.study_tables import governance_table
 from server.study.verdict import is_late, verdict, waiting
 
 _STILL = {
@@ -24,6 +27,7 @@ CONTENTS = [
     ("ladder", "Sites and rounds"),
     ("training", "Did training work?"),
     ("federation", "Does federation help?"),
+    ("labels", "Few labels"),
     ("privacy", "Privacy"),
     ("contribution", "Contribution"),
     ("time", "Time and bytes"),
@@ -32,17 +36,16 @@ CONTENTS = [
     ("sites", "Sites"),
     ("artefacts", "Artefacts"),
 ]
+OF_ALL = ("sites", "artefacts")  # what the page of one site has not
 
 
 class StudySource:
     """A study; with `site`, that site of it alone."""
 
-    def __init__(self, entry: Entry, site: str = "", can_act: bool = False) -> None:
-        self._entry, self._site, self._can_act = entry, site, can_act
+    def __init__(self, entry: Entry, site: str = "") -> None:
+        self._entry, self._site = entry, site
+        self._known: dict[int, Ended] = {}
         self._settled: tuple[object, dict[str, str]] = (None, {})
-
-    def record(self) -> StudyRecord:
-        return read_study(self._entry.database, self._entry.study)
 
     def feed(self) -> Feed:
         number = version(self._entry.database, self._entry.study)
@@ -51,18 +54,22 @@ class StudySource:
         return Feed(f"{number} {state} {moment}", last.timestamp(), _STILL.get(state, ""), SILENT)
 
     def sections(self) -> dict[str, str]:
-        record = self.record()
+        record = read_study(self._entry.database, self._entry.study, self._known)
         summary = record.summary()
         if self._site:
             summary = _of_site(summary, self._site)
         settled = self._of_what_has_ended(record, summary)
         here: dict[str, Any] = {"key": self._entry.key, "site": self._site}
-        context = study_context(summary) | {"actions": [] if self._site else record.actions}
+        governance: dict[str, Any] = {
+            "summary": summary,
+            "governance": governance_table(summary),
+            "actions": [] if self._site else record.actions,
+        }
         sections = {
             "verdict": self._verdict(record, here),
             "ladder": ladder_section(record, self._entry.key, self._site),
             **settled,
-            "governance": rendered("sections/governance.html", **context),
+            "governance": rendered("sections/governance.html", **governance),
             "incidents": rendered("incidents.html", incidents=_incidents(record, self._site)),
         }
         if not self._site:
@@ -83,8 +90,8 @@ class StudySource:
             late=words.listed(late),
             message=record.message,
             lead=words.lead(record.summary()) if record.state == "finished" else [],
-            contents=CONTENTS,
-            can_act=self._can_act,
+            contents=[one for one in CONTENTS if not self._site or one[0] not in OF_ALL],
+            can_act=self._entry.run is not None,
         )
 
     def _of_what_has_ended(self, record: StudyRecord, summary: LiveSummary) -> dict[str, str]:
@@ -94,8 +101,8 @@ class StudySource:
             return self._settled[1]
         context = study_context(summary)
         made = {
-            "training": _with_charts("training", lambda charts: training_context(summary, charts)),
-            "federation": _with_charts("federation", lambda charts: federation_context(summary, charts)),
+            "training": _with_charts("sections/training.html", lambda charts: training_context(summary, charts)),
+            "federation": _with_charts("federation.html", lambda charts: federation_context(summary, charts)),
             "privacy": self._privacy(summary),
             "contribution": rendered("sections/contribution.html", **context),
             "time": rendered("sections/time.html", **context),
@@ -113,9 +120,9 @@ class StudySource:
         return rendered("sections/privacy.html", charts, privacy=found)
 
 
-def _with_charts(name: str, context: Any) -> str:
-    charts = Charts(name)
-    return rendered(f"sections/{name}.html", charts, **context(charts))
+def _with_charts(template: str, context: Callable[[Charts], dict[str, Any]]) -> str:
+    charts = Charts(Path(template).stem)
+    return rendered(template, charts, **context(charts))
 
 
 def _incidents(record: StudyRecord, site: str) -> list[Any]:

@@ -1,13 +1,16 @@
 """Lines over the rounds of a run, one a site; or over those of several runs, one a run."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from common.results import Summary
 from server.figures.style import axis, figure, marks, plain, site_names
 
 Point = tuple[float, str]  # a value, and what it says when it is pointed at
+_MANY = 60  # rounds: from there on a line has no marks, and a point says its value alone
 
 
 def round_lines(
@@ -26,20 +29,21 @@ def named_lines(
     traces = []
     for site in (name for name in names if name in points):
         look, line = looks[site], points[site]
+        shown = plain(site, 60)
+        said: dict[str, Any] = {"hovertemplate": f"{shown}, round %{{x}}<br>%{{y:.4f}}<extra></extra>", "mode": "lines"}
+        if len(rounds) <= _MANY:
+            texts = [f"{shown}, round {number}<br>{line[number][1]}" if number in line else "" for number in rounds]
+            size = 8 if len(rounds) <= 12 else 4
+            marker = {"symbol": look.symbol, "size": size}
+            said = {"hovertext": texts, "hoverinfo": "text", "mode": "lines+markers", "marker": marker}
         traces.append(
             go.Scatter(
                 name=plain(site, 40),
                 legendgroup=site,
-                x=rounds,
-                y=[line[number][0] if number in line else None for number in rounds],
-                mode="lines+markers",
+                x=np.array(rounds),
+                y=np.array([line[number][0] if number in line else np.nan for number in rounds]),
                 line={"color": look.colour, "dash": look.dash, "width": 2},
-                marker={"symbol": look.symbol, "size": 8 if len(rounds) <= 12 else 4},
-                hovertext=[
-                    f"{plain(site, 60)}, round {number}<br>{line[number][1]}" if number in line else ""
-                    for number in rounds
-                ],
-                hoverinfo="text",
+                **said,
             )
         )
     ticks = {"dtick": 1} if len(rounds) <= 12 else {"nticks": 12, "tickformat": "d"}

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select
@@ -16,6 +16,7 @@ from common.results import (
     HeldOut,
     Memorisation,
     NotScored,
+    PrivacySpent,
     Round,
     SiteFacts,
     SiteRound,
@@ -41,6 +42,9 @@ from server.record.tables import (
 
 State = Literal["waiting", "running", "interrupted", "stopped", "finished"]
 SILENT = 4 * BEAT  # seconds without a sign of life after which nobody works on a study
+
+
+_OF_SITE_ROUND = SiteRound.model_fields.keys() - {"state", "parts", "privacy"}
 
 
 class View(BaseModel):
@@ -154,24 +158,6 @@ class LiveSummary(Summary):
     status: State  # type: ignore[assignment]
 
 
-class Listed(View):
-    """A study in a list of many."""
-
-    id: str
-    name: str
-    folder: str
-    engine: str
-    privacy: str
-    objective: str
-    started: datetime
-    heartbeat: datetime
-    state: State
-    message: str
-    round: int
-    planned_rounds: int
-    sites: int
-
-
 def version(database: Database, study: str) -> int:
     """A number that grows with every event: whether there is anything to read anew."""
     with database.read() as session:
@@ -181,33 +167,54 @@ def version(database: Database, study: str) -> int:
 def beat(database: Database, study: str) -> tuple[datetime, State]:
     """When whoever works on the study last said so, and its state. Raises InputError `no-record`."""
     with database.read() as session:
-        row = _study(session, study)
-        return row.heartbeat, _state(row)
+        row = study_row(session, study)
+        return row.heartbeat, state_of(row.state, row.heartbeat)
 
 
-def read_study(database: Database, study: str) -> StudyRecord:
-    """Raises InputError `no-record`, MachineError `record-unreachable`."""
+class Ended(NamedTuple):
+    """A round that has ended: it does not change any more, unless it is begun anew."""
+
+    started: datetime
+    ended: datetime
+    result: Round
+    progress: list[SiteNow]
+
+
+def read_study(database: Database, study: str, known: dict[int, Ended] | None = None) -> StudyRecord:
+    """Raises InputError `no-record`, MachineError `record-unreachable`.
+
+    Args:
+        known: rounds that were read before, by number; new ones are added. With it a study of many sites and rounds is
+            read in the time that its last round takes.
+    """
+    known = {} if known is None else known
     with database.read() as session:
-        row = _study(session, study)
+        row = study_row(session, study)
         sites = _all(session, SiteRow, study, SiteRow.name)
         rounds = _all(session, RoundRow, study, RoundRow.number)
-        did = _all(session, SiteRoundRow, study, SiteRoundRow.round, SiteRoundRow.site)
-        held_out = _all(session, HeldOutRow, study, HeldOutRow.round, HeldOutRow.site)
+        same = {one.number for one in rounds if (had := known.get(one.number)) and had[:2] == (one.started, one.ended)}
+        for number in known.keys() - same:
+            del known[number]
+        new = [one for one in rounds if one.number not in same]
+        did = _of_rounds(session, SiteRoundRow, study, new)
+        held_out = _of_rounds(session, HeldOutRow, study, new)
         events = select(EventRow).where(EventRow.study == study, (EventRow.code != "") | (EventRow.kind == "action"))
         said = list(session.scalars(events.order_by(EventRow.id)))
-        progress: dict[int, list[SiteNow]] = {}
-        for one in did:
-            progress.setdefault(one.round, []).append(_now(one))
+        for one in new:
+            if ended := _ended(one, did[one.number], held_out[one.number]):
+                known[one.number] = ended
+        progress = {number: one.progress for number, one in known.items()}
+        progress |= {number: [_now(one) for one in found] for number, found in did.items() if number not in known}
         return StudyRecord(
             id=row.id,
             folder=row.folder,
-            plan=_plan(row.plan),
+            plan=plan_of(row.plan),
             plan_hash=row.plan_hash,
             engine=row.engine,
             versions=row.versions,
             started=row.started,
             finished=row.finished,
-            state=_state(row),
+            state=state_of(row.state, row.heartbeat),
             phase=row.phase,
             code=row.code,
             message=row.message,
@@ -217,7 +224,7 @@ def read_study(database: Database, study: str) -> StudyRecord:
             shared_parameters=row.shared_parameters,
             sites=[SiteFacts.model_validate(one.facts) for one in sites if one.facts],
             left_out={one.name: (one.reason, one.code) for one in sites if one.facts is None},
-            rounds=_rounds(rounds, did, held_out),
+            rounds=[known[one.number].result for one in rounds if one.ended],
             begun={one.number: one.started for one in rounds},
             progress=progress,
             scores=[_score(one) for one in _all(session, ScoreRow, study, ScoreRow.site, ScoreRow.task)],
@@ -239,58 +246,22 @@ def read_study(database: Database, study: str) -> StudyRecord:
         )
 
 
-def studies(database: Database) -> list[Listed]:
-    """All studies of a database, the newest first."""
-    with database.read() as session:
-        done = dict(
-            session.execute(
-                select(RoundRow.study, func.max(RoundRow.number))
-                .where(RoundRow.ended.is_not(None))
-                .group_by(RoundRow.study)
-            ).all()
-        )
-        sites = dict(
-            session.execute(
-                select(SiteRow.study, func.count()).where(SiteRow.facts.is_not(None)).group_by(SiteRow.study)
-            ).all()
-        )
-        return [
-            Listed(
-                id=row.id,
-                name=row.name,
-                folder=row.folder,
-                engine=row.engine,
-                privacy=(plan := _plan(row.plan)).privacy_words,
-                objective=plan.objective.kind,
-                started=row.started,
-                heartbeat=row.heartbeat,
-                state=_state(row),
-                message=row.message,
-                round=done.get(row.id, 0),
-                planned_rounds=plan.federation.rounds,
-                sites=sites.get(row.id, 0),
-            )
-            for row in session.scalars(select(StudyRow).order_by(StudyRow.started.desc()))
-        ]
-
-
-def _study(session: Session, study: str) -> StudyRow:
+def study_row(session: Session, study: str) -> StudyRow:
     row = session.get(StudyRow, study)
     if row is None:
         raise InputError("no-record", f"The database has no study {study}.", "Is it the database of another run?")
     return row
 
 
-def _state(row: StudyRow) -> State:
+def state_of(said: str, heartbeat: datetime) -> State:
     """A study that should go on and gives no sign of life was interrupted."""
-    going = row.state in ("waiting", "running")
-    if going and (datetime.now(UTC) - row.heartbeat).total_seconds() > SILENT:
+    if said in ("waiting", "running") and (datetime.now(UTC) - heartbeat).total_seconds() > SILENT:
         return "interrupted"
-    return row.state  # type: ignore[return-value]
+    return said  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=256)
-def _plan(toml: str) -> StudyPlan:
+def plan_of(toml: str) -> StudyPlan:
     return parse_plan(toml)
 
 
@@ -302,38 +273,48 @@ def _now(row: SiteRoundRow) -> SiteNow:
     return SiteNow.model_construct(**{name: getattr(row, name) for name in SiteNow.model_fields})
 
 
-def _rounds(rounds: list[RoundRow], did: list[SiteRoundRow], held_out: list[HeldOutRow]) -> list[Round]:
-    """Those that have ended."""
-    by_round: dict[int, list[SiteRound]] = {}
-    measured: dict[int, dict[str, HeldOut]] = {}
-    ended = {one.number for one in rounds if one.ended}
-    for one in did:
-        if one.round in ended and one.bytes_down is not None:
-            by_round.setdefault(one.round, []).append(_site_round(one))
-    for row in held_out:
-        if row.round in ended:
-            given = {"loss": row.loss, "notes": row.notes, "tokens": row.tokens, **(row.details or {})}
-            measured.setdefault(row.round, {})[row.site] = HeldOut.model_validate(given)
-    return [
-        Round(
-            number=one.number,
-            attempts=one.attempts,
-            seconds=one.seconds or 0.0,
-            sites=by_round.get(one.number, []),
-            held_out=measured.get(one.number, {}),
-            hospital_epsilon=one.hospital_epsilon,
+def _of_rounds(session: Session, kind: Any, study: str, rounds: list[RoundRow]) -> dict[int, list[Any]]:
+    """Rows of those rounds alone, by round, in the order of the sites."""
+    if not rounds:
+        return {}
+    numbers = [one.number for one in rounds]
+    of_them = kind.round.between(min(numbers), max(numbers))  # a database takes no list of any length
+    found: dict[int, list[Any]] = {number: [] for number in numbers}
+    # rows, not objects: of many sites and rounds there are ten thousand
+    query = select(*kind.__table__.columns).where(kind.study == study, of_them).order_by(kind.round, kind.site)
+    for row in session.execute(query):
+        if row.round in found:
+            found[row.round].append(row)
+    return found
+
+
+def _ended(row: RoundRow, did: list[SiteRoundRow], held_out: list[HeldOutRow]) -> Ended | None:
+    """None where the round goes on, or was cut off."""
+    if row.ended is None:
+        return None
+    measured = {
+        one.site: HeldOut.model_validate(
+            {"loss": one.loss, "notes": one.notes, "tokens": one.tokens, **(one.details or {})}
         )
-        for one in rounds
-        if one.ended
-    ]
+        for one in held_out
+    }
+    result = Round(
+        number=row.number,
+        attempts=row.attempts,
+        seconds=row.seconds or 0.0,
+        sites=[_site_round(one) for one in did if one.bytes_down is not None],
+        held_out=measured,
+        hospital_epsilon=row.hospital_epsilon,
+    )
+    return Ended(row.started, row.ended, result, [_now(one) for one in did])
 
 
 def _site_round(row: SiteRoundRow) -> SiteRound:
-    names = SiteRound.model_fields.keys() - {"state", "parts", "privacy"}
-    given = {name: getattr(row, name) for name in names}
-    return SiteRound.model_validate(
-        given | (row.details or {}) | {"state": "returned" if row.state == "returned" else "left-out"}
-    )
+    """What was checked when it was written is not checked again."""
+    given = {name: getattr(row, name) for name in _OF_SITE_ROUND} | (row.details or {})
+    if given.get("privacy"):
+        given["privacy"] = PrivacySpent.model_validate(given["privacy"])
+    return SiteRound.model_construct(**given | {"state": "returned" if row.state == "returned" else "left-out"})
 
 
 def _score(row: ScoreRow) -> TaskScore:

@@ -12,9 +12,9 @@ from server.report.words import duration, size
 
 def contribution_table(summary: Summary) -> Table:
     """A row a site: what it brings, its share of the average, and whether its updates point where the others' do."""
-    rows = []
+    rows, of = [], _by_site(summary)
     for site in summary.sites:
-        did = _returned(summary, site.name)
+        did = [one for _, one in of.get(site.name, []) if one.state == "returned"]
         last = did[-1] if did else None
         used = site.whole + site.shortened
         rows.append(
@@ -35,12 +35,12 @@ def contribution_table(summary: Summary) -> Table:
 
 def time_table(summary: Summary) -> Table:
     """A row a site: its training, its waiting for others, and its bytes, over all rounds."""
-    rows = []
+    rows, of = [], _by_site(summary)
     for site in summary.sites:
-        did = [one for _, one in _of_site(summary, site.name)]
+        did = [one for _, one in of.get(site.name, [])]
         private = any(one.privacy for one in did)
         training = sum(one.seconds for one in did)
-        waited = sum(round_.seconds - one.seconds for round_, one in _of_site(summary, site.name))
+        waited = sum(round_.seconds - one.seconds for round_, one in of.get(site.name, []))
         rows.append(
             [
                 site.name,
@@ -122,12 +122,12 @@ def _rounds(numbers: list[int]) -> str:
     return f"{'round' if len(numbers) == 1 else 'rounds'} {', '.join(parts)}"
 
 
-def _returned(summary: Summary, site: str) -> list[SiteRound]:
-    return [one for _, one in _of_site(summary, site) if one.state == "returned"]
-
-
-def _of_site(summary: Summary, site: str) -> list[tuple[Round, SiteRound]]:
-    return [(round_, one) for round_ in summary.rounds for one in round_.sites if one.site == site]
+def _by_site(summary: Summary) -> dict[str, list[tuple[Round, SiteRound]]]:
+    found: dict[str, list[tuple[Round, SiteRound]]] = {}
+    for round_ in summary.rounds:
+        for one in round_.sites:
+            found.setdefault(one.site, []).append((round_, one))
+    return found
 
 
 def _done(summary: Summary) -> int:

@@ -7,6 +7,7 @@ from server.record.reader import SiteNow, State, StudyRecord
 from server.report import words
 
 LATE = 2.0  # times as long as usual
+_USUAL = 20  # rounds
 
 
 def verdict(record: StudyRecord, state: State, now: datetime | None = None) -> str:
@@ -49,11 +50,11 @@ def waiting(record: StudyRecord) -> list[SiteNow]:
 
 
 def usual_seconds(record: StudyRecord, site: str) -> float | None:
-    """The median of what a site took to answer so far; None before its first answer."""
+    """The median of what a site took to answer in its last rounds; None before its first answer."""
     took = [
         (one.returned - one.asked).total_seconds()
-        for progress in record.progress.values()
-        for one in progress
+        for number in sorted(record.progress)[-_USUAL:]
+        for one in record.progress[number]
         if one.site == site and one.returned and one.asked and one.state == "returned"
     ]
     return median(took) if took else None

@@ -13,8 +13,9 @@ from common.errors import StudyError
 from common.plan import StudyPlan
 from server.events import Event
 from server.record.events import EventReader, events
+from server.record.listing import studies
 from server.record.place import PLACE_FILE, create, opened
-from server.record.reader import SILENT, read_study, studies, version
+from server.record.reader import SILENT, read_study, version
 from server.record.recorder import Recorder, recording
 from server.record.tables import StudyRow
 

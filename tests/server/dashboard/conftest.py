@@ -17,8 +17,9 @@ def start_dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPa
     """Start the command with options on a free port; every one that was started is ended."""
     started: list[Dashboard] = []
 
-    def start(runs: Path, *options: str, scheme: str = "http") -> Dashboard:
-        line = [sys.executable, "-m", "fednotes", "dashboard", "--runs", str(runs), *options]
+    def start(runs: Path | None, *options: str, scheme: str = "http") -> Dashboard:
+        place = ["--runs", str(runs)] if runs else []
+        line = [sys.executable, "-m", "fednotes", "dashboard", *place, *options]
         # NiceGUI behaves otherwise where it thinks that it is tested
         own = {name: value for name, value in environment.items() if not name.startswith(("PYTEST", "NICEGUI"))}
         process = subprocess.Popen(
@@ -35,7 +36,7 @@ def start_dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPa
         if not found:
             process.kill()
             pytest.fail(said + process.stdout.read())
-        started.append(Dashboard(found[0], runs, process))
+        started.append(Dashboard(found[0], process))
         return started[-1]
 
     yield start

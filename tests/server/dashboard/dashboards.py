@@ -6,14 +6,21 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 from example_summary import example_summary
+from sqlalchemy import update
 
 from common.plan import StudyPlan, plan_to_toml
+from common.results import Round, Summary
+from server.events import Event
+from server.record.place import create, opened
+from server.record.recorder import Recorder
+from server.record.tables import StudyRow
 from server.run_folder import PLAN_FILE, RunFolder
 
 PASSWORD = "correct horse battery staple"
@@ -24,7 +31,6 @@ class Dashboard:
     """A dashboard that runs."""
 
     address: str
-    runs: Path
     process: subprocess.Popen[str]
 
     def get(self, path: str, **options: Any) -> httpx.Response:
@@ -47,14 +53,53 @@ class Dashboard:
 Start = Callable[..., Dashboard]
 
 
-def add_run(runs: Path, name: str, study: str = "test", **changes: Any) -> RunFolder:
-    """The folder of a finished run."""
-    plan = StudyPlan.model_validate({"study": {"name": study}})
+def add_run(runs: Path, name: str, study: str = "test", finished: bool = True, **changes: Any) -> RunFolder:
+    """The folder of a run whose record holds an example: every round of it, its scores, and its end."""
     run = RunFolder(runs / name)
     run.path.mkdir(parents=True)
-    (run.path / PLAN_FILE).write_text(plan_to_toml(plan), encoding="utf-8")
-    run.write_summary(example_summary().model_copy(update=changes))
+    add_record(run.path, None, study, finished, example_summary().model_copy(update=changes))
     return run
+
+
+def add_record(run: Path, database: str | None, study: str, finished: bool, summary: Summary) -> None:
+    """A record in the folder of a run, or in a database by its URL, of a study that came to `summary`."""
+    plan = StudyPlan.model_validate({"study": {"name": study}, "federation": {"rounds": len(summary.rounds)}})
+    (run / PLAN_FILE).write_text(plan_to_toml(plan), encoding="utf-8")
+    create(run, plan, "inprocess", database)
+    with recorder(run) as record:
+        record(Event("began", 0))
+        for site in summary.sites:
+            record(Event("joined", 0, site.name, result=site))
+        for one in summary.rounds:
+            add_round(record, one)
+        if finished:
+            record.end(summary, None)
+
+
+@contextlib.contextmanager
+def recorder(run: Path) -> Iterator[Recorder]:
+    database, study = opened(run)
+    yield Recorder(database, study)
+    database.close()
+
+
+def add_round(record: Recorder, one: Round) -> None:
+    if one.number:
+        record(Event("round-started", one.number))
+    record(Event("round-ended", one.number, result=one, digest="0" * 64))
+
+
+def next_round(number: int = 9) -> Round:
+    """One more than the example has."""
+    return example_summary().rounds[-1].model_copy(update={"number": number})
+
+
+def silent_for(run: Path, seconds: float) -> None:
+    """As if whoever worked on the study had said nothing for so long."""
+    database, study = opened(run)
+    values = {"heartbeat": datetime.now(UTC) - timedelta(seconds=seconds)}
+    database.write(lambda session: session.execute(update(StudyRow).where(StudyRow.id == study).values(**values)))
+    database.close()
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> float:

@@ -1,24 +1,35 @@
 """The pages in a real browser: live, light and dark, with a keyboard, on a phone, and when the feed dies."""
 
-import ast
 import asyncio
-import os
 import re
 import time
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlencode
 
-import httpx
 import pytest
-import socketio
 from browsing import Open, Window, violations
-from dashboards import PASSWORD, Dashboard, Start, add_run, eventually
+from dashboards import (
+    PASSWORD,
+    Dashboard,
+    Start,
+    add_round,
+    add_run,
+    eventually,
+    next_round,
+    recorder,
+    silent_for,
+)
+from example_summary import SITES, site_facts
 from page_tags import HOSTILE
 from playwright.sync_api import Page, expect
+from sqlalchemy import text
+from viewers import Viewer
 
+from server.events import Event
+from server.record.place import opened as opened_record
 from server.run_folder import RunFolder
+
+NEW = "New Hospital"
 
 
 @pytest.fixture
@@ -69,7 +80,7 @@ def test_pages_are_accessible_quiet_and_ask_nobody_else(
             page.locator("html.drawn .main-svg").first.wait_for()
         assert violations(page) == []
         assert page.locator("html").get_attribute("lang") == "en-US"
-        for landmark in ("banner", "main", "navigation"):
+        for landmark in ("banner", "main"):
             expect(page.get_by_role(landmark)).to_have_count(1)  # type: ignore[arg-type]
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
         page.screenshot(path=screenshots / f"{name}-{scheme}-{width}.png", full_page=True)
@@ -85,20 +96,19 @@ def test_a_change_is_seen_within_two_seconds_and_disturbs_nobody(
     window = open_window()
     page = opened(window, dashboard)
     page.locator("html.drawn .main-svg").first.wait_for()
-    table = page.locator("#training details")
+    table = page.locator("#training details").first
     table.locator("summary").click()
     page.get_by_role("button", name="Harbour Clinic").click()
     page.get_by_role("button", name="St Brigid's").focus()
-    chart = page.locator("#training .chart")
+    chart = page.locator("#training .chart").first
     chart.evaluate("chart => { chart.mark = 'the same' }")
-    lines = page.locator("#training .scatterlayer .trace")
+    lines = chart.locator(".scatterlayer .trace")
     assert lines.count() == 3
-    summary = run.summary()
-    assert summary
-    points = page.locator("#training .scatterlayer .trace").first.locator(".point")
+    points = lines.first.locator(".point")
     before = points.count()
-    run.write_summary(summary.model_copy(update={"rounds": summary.rounds[:-1]}))
-    took = eventually(lambda: points.count() == before - 1)
+    with recorder(run.path) as record:
+        add_round(record, next_round())
+    took = eventually(lambda: points.count() == before + 1)
     print(f"a change was drawn after {took:.2f} s")
     assert took < 2
     assert table.get_attribute("open") is not None, "what was open was closed"
@@ -114,7 +124,7 @@ def test_a_new_study_comes_into_the_list(dashboard: Dashboard, run: RunFolder, o
     add_run(run.path.parent, "second", study="another")
     page.get_by_role("link", name="another").wait_for(timeout=2000)
     page.get_by_role("link", name="another").click()
-    page.get_by_role("heading", name="second").wait_for()
+    page.get_by_text("Study second").wait_for()
 
 
 def test_the_page_says_that_nobody_works_on_a_study_and_that_one_is_silent(
@@ -122,16 +132,16 @@ def test_the_page_says_that_nobody_works_on_a_study_and_that_one_is_silent(
 ) -> None:
     page = opened(open_window(), dashboard)
     assert "The study has finished" in page.locator(".feed").inner_text()
-    (run.path / "summary.json").unlink()
-    with run.locked():  # somebody works on it
-        page.locator(".feed").get_by_text("Live.").wait_for()
-        long_ago = time.time() - 400
-        for path in run.path.iterdir():
-            os.utime(path, (long_ago, long_ago))
-        page.locator("html[data-feed=old]").wait_for()
-        assert "may be out of date. Last news 6 min ago." in page.locator(".feed").inner_text()
-        page.screenshot(path=screenshots / "study-old.png", full_page=True)
-        assert violations(page) == []
+    with recorder(run.path) as record:
+        record(Event("began", 8))
+    silent_for(run.path, 3)
+    page.locator(".feed").get_by_text("Live.").wait_for()
+    silent_for(run.path, 400)
+    page.locator("html[data-feed=old]").wait_for()
+    assert "may be out of date. Last news 6 min ago." in page.locator(".feed").inner_text()
+    expect(page.locator(".verdict-line")).to_have_text("Interrupted after round 8 of 9: nobody works on it.")
+    page.screenshot(path=screenshots / "study-old.png", full_page=True)
+    assert violations(page) == []
 
 
 def test_a_page_whose_server_died_says_so_and_turns_grey(
@@ -145,7 +155,7 @@ def test_a_page_whose_server_died_says_so_and_turns_grey(
     began = time.monotonic()
     page.locator("html[data-feed=lost]").wait_for(timeout=3000)
     print(f"a killed dashboard was noticed after {time.monotonic() - began:.2f} s")
-    said = page.get_by_role("status").inner_text()
+    said = page.locator(".feed .said").inner_text()
     assert said.startswith("Connection lost. What is shown is as it was at ") and "may be out of date" in said
     assert "grayscale(1)" in page.locator(".sections").evaluate("part => getComputedStyle(part).filter")
     assert violations(page) == []
@@ -164,11 +174,12 @@ def test_a_page_whose_server_came_back_is_live_again(start_dashboard: Start, run
 
 def test_a_damaged_record_is_said(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
     page = opened(open_window(), dashboard)
-    (run.path / "plan.toml").write_text("[study")
-    (run.path / "summary.json").touch()
+    database, _ = opened_record(run.path)
+    database.write(lambda session: session.execute(text("alter table event rename to lost")))
+    database.close()
     page.locator("html[data-feed=problem]").wait_for()
-    assert page.get_by_role("status").inner_text().startswith("No news. ")
-    assert page.locator("#training .chart").count() == 1, "what was known is gone"
+    assert page.locator(".feed .said").inner_text().startswith("No news. The record ")
+    assert page.locator("#training .chart").count() == 2, "what was known is gone"
 
 
 def test_a_wrong_password_is_refused_and_slowed(
@@ -251,24 +262,19 @@ def test_a_keyboard_is_enough(dashboard: Dashboard, open_window: Open) -> None:
             break
     assert seen[-1] == "test"
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="first").wait_for()
+    page.get_by_text("Study first").wait_for()
 
 
 def test_scripts_in_names_do_nothing(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
-    summary = run.summary()
-    assert summary
-    sites = [site.model_copy(update={"name": HOSTILE}) if i == 0 else site for i, site in enumerate(summary.sites)]
-    first = summary.sites[0].name
-    rounds = [
-        one.model_copy(
-            update={"held_out": {HOSTILE if name == first else name: it for name, it in one.held_out.items()}}
-        )
-        for one in summary.rounds
-    ]
     window = open_window()
     page = opened(window, dashboard)
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
-    run.write_summary(summary.model_copy(update={"sites": sites, "rounds": rounds}))
+    one = next_round()
+    held_out = {HOSTILE if name == SITES[0] else name: it for name, it in one.held_out.items()}
+    did = [each.model_copy(update={"site": HOSTILE}) if each.site == SITES[0] else each for each in one.sites]
+    with recorder(run.path) as record:
+        record(Event("joined", 0, HOSTILE, result=site_facts(HOSTILE, 200, 40, 0)))
+        add_round(record, one.model_copy(update={"held_out": held_out, "sites": did}))
     page.get_by_role("button", name="Mercy</script>").wait_for()
     page.reload()
     page.get_by_role("button", name="Mercy</script>").wait_for()
@@ -296,56 +302,22 @@ def test_an_attribute_that_got_into_a_page_could_not_run(dashboard: Dashboard, o
     assert any("Content Security Policy" in said for said in window.console)
 
 
-class Viewer:
-    """What a browser does for NiceGUI, without drawing: opens the page, and listens."""
-
-    def __init__(self) -> None:
-        self.seen = 0.0
-        self._socket = socketio.AsyncClient(reconnection=False)
-
-    async def open(self, dashboard: Dashboard, text: str) -> None:
-        """Notes when it hears `text`."""
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-            page = (await client.get(dashboard.address + "/study/first")).text
-        query = re.search(r"query: (\{.*?\}),\n", page)
-        assert query
-
-        def heard(message: object) -> None:
-            if text in str(message):
-                self.seen = self.seen or time.time()
-
-        self._socket.on("update", heard)
-        told = ast.literal_eval(query[1]) | {
-            "implicit_handshake": "true",
-            "tab_id": uuid.uuid4().hex,
-            "document_id": "1",
-        }
-        await self._socket.connect(
-            f"{dashboard.address}?{urlencode(told)}", socketio_path="/_nicegui_ws/socket.io", transports=["websocket"]
-        )
-
-    async def close(self) -> None:
-        await self._socket.disconnect()
-
-
 def test_twenty_viewers_at_once(start_dashboard: Start, run: RunFolder, open_window: Open, screenshots: Path) -> None:
     """Nineteen that only listen, and one that draws: twenty that draw would measure this machine's browser."""
     dashboard = start_dashboard(run.path.parent)
     alone = dashboard.memory()
     page = opened(open_window(), dashboard)
     page.evaluate("""() => new MutationObserver(() => {
-        if (document.body.textContent.includes('Changed Hospital')) window.seen ??= Date.now();
+        if (document.body.textContent.includes('New Hospital')) window.seen ??= Date.now();
     }).observe(document.body, { subtree: true, childList: true, characterData: true })""")
-    summary = run.summary()
-    assert summary
-    sites = [summary.sites[0].model_copy(update={"name": "Changed Hospital"}), *summary.sites[1:]]
 
     async def watch() -> tuple[float, list[float]]:
         viewers = [Viewer() for _ in range(19)]
-        await asyncio.gather(*(viewer.open(dashboard, "Changed Hospital") for viewer in viewers))
+        await asyncio.gather(*(viewer.open(f"{dashboard.address}/study/first", NEW) for viewer in viewers))
         await asyncio.sleep(1)
         began = time.time()
-        run.write_summary(summary.model_copy(update={"sites": sites}))
+        with recorder(run.path) as record:
+            record(Event("joined", 0, NEW, result=site_facts(NEW, 200, 40, 0)))
         async with asyncio.timeout(30):
             while not all(viewer.seen for viewer in viewers):
                 await asyncio.sleep(0.05)
