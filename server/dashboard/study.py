@@ -13,7 +13,7 @@ from server.dashboard.live import Feed
 from server.dashboard.rendering import rendered
 from server.record.reader import SILENT, Ended, LiveSummary, StudyRecord, beat, read_study, version
 from server.report import privacy_words, words
-from server.report.page import federation_context, sites_context, study_context, training_context
+from server.report.page import federation_context, memorisation_context, sites_context, study_context, training_context
 from server.report.privacy_section import privacy_section
 from server.report.shell import Charts
 from server.report.study_tables import governance_table
@@ -29,6 +29,7 @@ CONTENTS = [
     ("federation", "Does federation help?"),
     ("labels", "Few labels"),
     ("privacy", "Privacy"),
+    ("memorisation", "Memorisation"),
     ("contribution", "Contribution"),
     ("time", "Time and bytes"),
     ("governance", "Governance"),
@@ -108,6 +109,7 @@ class StudySource:
             "time": rendered("sections/time.html", **context),
         }
         if not self._site:
+            made["memorisation"] = rendered("sections/memorisation.html", **memorisation_context(summary))
             made["sites"] = rendered("sites.html", **sites_context(summary), summary=summary)
         self._settled = (key, made)
         return made

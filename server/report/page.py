@@ -203,6 +203,15 @@ def study_context(summary: Summary) -> dict[str, Any]:
     }
 
 
+def memorisation_context(summary: Summary) -> dict[str, Any]:
+    """What sections/memorisation.html shows."""
+    return {
+        "memorisation": memorisation.memorisation_sentences(summary),
+        "memorisation_table": memorisation.memorisation_table(summary),
+        "memorisation_how": memorisation.HOW_TO_READ,
+    }
+
+
 def sites_context(summary: Summary) -> dict[str, Any]:
     """What the macro `sites_section` shows."""
     return {
@@ -253,9 +262,7 @@ def render(summary: Summary, embedding_map: EmbeddingMap | None = None) -> str:
         space=space,
         embedding=embedding,
         privacy=privacy,
-        memorisation=memorisation.memorisation_sentences(summary),
-        memorisation_table=memorisation.memorisation_table(summary),
-        memorisation_how=memorisation.HOW_TO_READ,
+        **memorisation_context(summary),
         rounds=[round_ for round_ in summary.rounds if round_.number > 0],
         ladder=round_tables.ladder(summary),
         left_out_of_rounds=round_tables.left_out_of_rounds(summary),
