@@ -37,7 +37,7 @@ CONTENTS = [
     ("sites", "Sites"),
     ("artefacts", "Artefacts"),
 ]
-OF_ALL = ("sites", "artefacts")  # what the page of one site has not
+OF_ALL = ("memorisation", "sites", "artefacts")  # what the page of one site has not
 
 
 class StudySource:
