@@ -25,6 +25,7 @@ from server.base import base_tensors, set_shared_categories
 from server.checkpoint import State, load_checkpoint
 from server.display import Display
 from server.events import Event
+from server.record.database import Database
 from server.record.place import create, find
 from server.record.recorder import Recorder, recording
 from server.report import write_report
@@ -41,15 +42,17 @@ from simulations.setup import Wish, check_base, set_up, site_log
 def simulate(plan: StudyPlan, wish: Wish, display: Display) -> Simulation:
     """Set up a run and carry it to its end. Raises FednotesError."""
     check_base(plan)
+    if wish.database:
+        Database(wish.database).close()  # one that cannot be had is found now
     run = new_run(plan, wish.out)
     with run.locked():
         try:
             with explained(run.path):
                 set_up(run, plan, wish, display, private=plan.privacy is not None)
-            create(run.path, plan, wish.engine, wish.database)
         except BaseException:
             run.abandon()
             raise
+        create(run.path, plan, wish.engine, wish.database)
         _carry_on(run, display)
     return run
 
@@ -61,7 +64,7 @@ def resume(path: Path, display: Display) -> Simulation:
     with run.locked():
         summary = run.summary() if (path / REPORT_FILE).exists() else None
         if summary is None or summary.status != "finished":
-            if find(run.path) is None:  # it was killed as it was set up
+            if find(run.path) is None:  # it ended before its record began
                 create(run.path, run.plan, run.setup.engine, None)
             _carry_on(run, display)
     return run

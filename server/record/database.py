@@ -58,11 +58,8 @@ class Database:
                 with Session(self.engine.execution_options(**_WRITES)) as session, session.begin():
                     return change(session)
             except OperationalError as error:
-                if _full(error):
-                    message = f"There is no space left to write {self.name}."
-                    raise MachineError("disk-full", message, "Free some space and resume.") from None
-                if time.monotonic() > end:
-                    raise self._unreachable(error) from None
+                if _full(error) or time.monotonic() > end:
+                    raise self._explained(error) from None
             time.sleep(pause)
             pause = min(5.0, 2 * pause)
 
@@ -73,7 +70,7 @@ class Database:
             with Session(self.engine) as session:
                 yield session
         except OperationalError as error:
-            raise self._unreachable(error) from None
+            raise self._explained(error) from None
 
     def close(self) -> None:
         self.engine.dispose()
@@ -93,9 +90,12 @@ class Database:
             with self.engine.execution_options(**_WRITES).begin() as connection:
                 migrate(connection)
         except DBAPIError as error:
-            raise self._unreachable(error) from None
+            raise self._explained(error) from None
 
-    def _unreachable(self, error: DBAPIError) -> MachineError:
+    def _explained(self, error: DBAPIError) -> MachineError:
+        if _full(error):
+            message = f"There is no space left to write {self.name}."
+            return MachineError("disk-full", message, "Free some space and resume.")
         return MachineError(
             "record-unreachable",
             f"The record {self.name} cannot be read or written ({type(error.orig).__name__}).",
@@ -134,5 +134,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _full(error: OperationalError) -> bool:
-    return "is full" in str(error.orig) or "No space left" in str(error.orig)
+def _full(error: DBAPIError) -> bool:
+    """A quota, or a limit on the size of files, is told by SQLite as a write that failed."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return name in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE") or "No space left" in str(error.orig)

@@ -269,7 +269,7 @@ def ragged(federation: RealFederation, study_plan: MakePlan, tmp_path_factory: p
         third.edit(r'^source = ".*"$', f'source = "/nowhere/{SECRETS[LEAKED]}.csv"')
         wait_for(happened(study, "round-ended", 4), words="round 4")
         password = SECRETS["password of a database"]
-        second.edit(r'^source = ".*"$', f'source = "postgresql://clerk:{password}@127.0.0.1/notes"')
+        second.edit(r'^source = ".*"$', f'source = "mysql://clerk:{password}@127.0.0.1/notes"')
         wait_for(happened(study, "round-ended", 5), words="round 5")
         first.edit(r"^min_notes = 20$", f'min_notes = 20\nrows = "{SECRETS["file that nobody foresaw"]}.npy"')
         done = Finished(study, federation.ended(process, code=4))

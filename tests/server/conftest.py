@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def recorder(record: tuple[Database, str]) -> Recorder:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URL of a PostgreSQL server of Debian's packages, which runs for these tests alone."""
     folders = os.pathsep.join(
         [*map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), os.environ["PATH"]]
@@ -51,13 +52,11 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     programs = {name: shutil.which(name, path=folders) for name in ("initdb", "postgres")}
     if None in programs.values():
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
-    place = tmp_path_factory.mktemp("postgresql")
+    place = Path(tempfile.mkdtemp(prefix="fednotes-postgresql-"))  # pytest's own folders are closed to other users
     user = getpass.getuser()
     if os.getuid() == 0:  # which PostgreSQL refuses to be
         user = "nobody"
         known = pwd.getpwnam(user)
-        for folder in (place, *list(place.parents)[:2]):
-            folder.chmod(0o755)
         os.chown(place, known.pw_uid, known.pw_gid)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -84,6 +83,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"postgresql+psycopg://fednotes@127.0.0.1:{port}/postgres"
     server.send_signal(signal.SIGINT)  # whoever is still connected is thrown out
     server.communicate(timeout=30)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
