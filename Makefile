@@ -9,7 +9,7 @@ EXTRAS := .[dashboard,demo,flower,hospital-privacy,mlflow,onnx,postgresql,tensor
 FREEZE = pip freeze --exclude-editable | sed -E 's/[+][A-Za-z0-9.]+$$//' | grep -vE '^(nvidia-|cuda-|triton)' | LC_ALL=C sort -f
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test audit servers chaos soak check format lock diagram clean
+.PHONY: help install demo test slow audit servers chaos soak check format lock diagram clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,10 @@ demo: $(INSTALLED) ## four hospitals on synthetic notes, with baselines: a repor
 	$(BIN)/fednotes compare
 
 test: check ## make check, then the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+
+slow: $(INSTALLED) ## simulations that are killed at many instants, and on Flower's engine in private (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1200 tests
 
 audit: $(INSTALLED) ## attack private training: canaries, coins, words (six minutes; what is proved is printed)
 	$(BIN)/python -m pytest -s --timeout 1800 tests/audits/audit_*.py

@@ -88,6 +88,7 @@ def test_killed_anywhere_and_resumed_it_spends_no_less_than_it_used_and_no_more_
     check_spending(run, 3)
 
 
+@pytest.mark.slow
 def test_the_flower_engine_keeps_the_same_ledgers(
     fednotes: Fednotes, plan_file: Callable[..., Path], notes_file: str, tmp_path: Path
 ) -> None:

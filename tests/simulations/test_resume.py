@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.simulations.conftest import Fednotes, last_weights
 
@@ -36,6 +37,7 @@ def _losses(run: Path) -> list:
     return [[r["held_out"], [(s["site"], s["loss"], s["tokens"]) for s in r["sites"]]] for r in summary["rounds"]]
 
 
+@pytest.mark.slow
 def test_killed_at_many_instants_it_ends_with_the_same_weights(
     fednotes: Fednotes,
     command: list[str],

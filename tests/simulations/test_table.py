@@ -89,6 +89,7 @@ def test_every_cell_is_trained_scored_and_compared(
     assert "labels a class" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_table_goes_on_with_the_next_cell(
     table_file: Callable[..., Path],
     command: list[str],
