@@ -47,7 +47,7 @@ def seconds_until_drawn(browser: Browser, address: str) -> float:
 async def seconds_until_all_heard(address: str, viewers: int, run: Path, number: int) -> list[float]:
     looking = [Viewer() for _ in range(viewers)]
     for one in looking:
-        await one.open(address, f"Round {number} of")
+        await one.open(address, f"ound {number} of")  # "Round 9 of 9", or "Interrupted after round 9 of 9"
     await asyncio.sleep(2)
     with recorder(run) as record:
         add_round(record, next_round(number))

@@ -106,7 +106,7 @@ class Actions:
                 return
             federation = plan.federation
             paragraph(
-                f"{plan.study.name}: {plan.objective.kind}, {federation.rounds} rounds. {plan.privacy_words}.", ""
+                f"{plan.study.name}: {plan.objective.kind}, {federation.rounds} rounds, {plan.privacy_words}.", ""
             )
             paragraph(f"Sites are asked to approve the hash {plan.hash()}.", "hash")
             question = f"Start {plan.study.name}?"

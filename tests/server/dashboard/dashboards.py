@@ -1,14 +1,16 @@
 """A dashboard that runs: the command in a process of its own, over folders of runs."""
 
+import asyncio
 import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psutil
@@ -51,6 +53,7 @@ class Dashboard:
 
 
 Start = Callable[..., Dashboard]
+Result = TypeVar("Result")
 
 
 def add_run(runs: Path, name: str, study: str = "test", finished: bool = True, **changes: Any) -> RunFolder:
@@ -100,6 +103,12 @@ def silent_for(run: Path, seconds: float) -> None:
     values = {"heartbeat": datetime.now(UTC) - timedelta(seconds=seconds)}
     database.write(lambda session: session.execute(update(StudyRow).where(StudyRow.id == study).values(**values)))
     database.close()
+
+
+def run_apart(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """`asyncio.run` in a thread of its own: where a browser was opened, Playwright's loop runs in this one."""
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(asyncio.run, coroutine).result()
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from dashboards import PASSWORD, Dashboard, Start, add_run
+from dashboards import PASSWORD, Dashboard, Start, add_run, run_apart
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.deployment.certificates import make_certificates
@@ -47,7 +47,7 @@ def socket_says(dashboard: Dashboard, **options: Any) -> str:
         except InvalidStatus as refused:
             return str(refused.response.status_code)
 
-    return asyncio.run(ask())
+    return run_apart(ask())
 
 
 def cookie_of(client: httpx.Client) -> dict[str, str]:
@@ -142,7 +142,7 @@ def test_log_out_ends_the_session_and_its_websocket(guarded: Dashboard) -> None:
                 except ConnectionClosed as end:
                     return end.rcvd.code if end.rcvd else 0
 
-        assert asyncio.run(closed_by_logging_out()) == 4401
+        assert run_apart(closed_by_logging_out()) == 4401
         assert guarded.get("/session", headers=kept).status_code == 401
 
 
@@ -166,7 +166,7 @@ def test_a_session_ends_when_nobody_is_there(start_dashboard: Start, runs: Path,
             assert closed.value.rcvd and closed.value.rcvd.code == 4401
             return time.monotonic() - began
 
-        assert asyncio.run(seconds_until_closed()) < 4
+        assert run_apart(seconds_until_closed()) < 4
         assert client.get("/session").status_code == 401
 
 

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from dashboards import run_apart
+
 from common.errors import InputError
 from server.dashboard.live import LOOK_EVERY, Feed, Lives, Shown
 
@@ -43,7 +45,7 @@ def run(test: Callable[[Counted, Lives], Coroutine[Any, Any, None]]) -> None:
         source, lives = Counted(), Lives()
         await asyncio.wait_for(test(source, lives), 30)
 
-    asyncio.run(whole())
+    run_apart(whole())
 
 
 async def looked(source: Counted, times: int = 2) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from dashboards import (
     eventually,
     next_round,
     recorder,
+    run_apart,
     silent_for,
 )
 from example_summary import SITES, site_facts
@@ -324,9 +324,7 @@ def test_twenty_viewers_at_once(start_dashboard: Start, run: RunFolder, open_win
         await asyncio.gather(*(viewer.close() for viewer in viewers))
         return began, [viewer.seen - began for viewer in viewers]
 
-    # Playwright has an event loop of its own in this thread
-    with ThreadPoolExecutor(1) as other:
-        began, took = other.submit(asyncio.run, watch()).result()
+    began, took = run_apart(watch())
     eventually(lambda: page.evaluate("window.seen ?? 0"), 30)
     drawn = page.evaluate("window.seen") / 1000 - began
     memory = dashboard.memory()
