@@ -70,6 +70,7 @@ def listener(host: str, port: int | None) -> socket.socket:
         try:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             found.bind(address)
+            found.listen()  # two that start at once may both bind a port, and only one of them can listen there
             return found
         except OSError as error:
             found.close()
