@@ -240,7 +240,7 @@ def test_ctrl_c_leaves_a_study_going_stop_ends_it_at_the_sites_and_resumed_it_is
 
 
 def test_a_terminal_shows_a_study_until_it_ends(resumed: Resumed) -> None:
-    assert "round 1 of 2" in resumed.shown and "round 2 of 2" in resumed.shown and NO_DP in resumed.shown
+    assert "Round 1 of 2" in resumed.shown and "Round 2 of 2" in resumed.shown and NO_DP in resumed.shown
     assert "running" in resumed.shown and all(name in resumed.shown for name in SITES)
 
 
