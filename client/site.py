@@ -34,6 +34,7 @@ class Policy(BaseModel):
     `max_rounds`: most that a study may plan.
     `release_embedding_space`: figures of the embedding space (`common.results.Space`) of its held-out notes leave,
     where the study's plan asks for them.
+    `release_approver`: the name of whoever approved a plan leaves with the approval's time and digest.
     `require_privacy`: no study without differential privacy.
     `unit`: "patient" refuses plans that protect single notes.
     `exact_clipping`: only plans that compute each unit alone (privacy.engine = "loop"), which is private whatever the
@@ -51,6 +52,7 @@ class Policy(BaseModel):
     objectives: list[Literal["mlm", "declutr", "note-category"]] = ["mlm", "declutr", "note-category"]
     max_rounds: int | None = Field(None, ge=1)
     release_embedding_space: bool = False
+    release_approver: bool = False
     require_privacy: bool = False
     unit: Literal["patient", "note"] = "note"
     exact_clipping: bool = False

@@ -200,7 +200,8 @@ class SiteFacts(Result):
     many `units` train (patients or notes), and all other counts are 0, unless its policy releases them.
 
     `approved_by` (a person) approved the plan at `approved_at` (ISO 8601) with the entry whose SHA-256 (hex) is
-    `approval` in the site's chain of approvals; empty where the site's policy asks for no approval.
+    `approval` in the site's chain of approvals; empty where the site's policy asks for no approval, and
+    the name where it is withheld.
     """
 
     name: str

@@ -178,7 +178,7 @@ def _leaves(site: Site, plan: StudyPlan, size: int) -> list[Leaves]:
         Leaves(
             message="describe",
             when="once",
-            what=f"the site's name, who approved the plan and when, {described}",
+            what=f"the site's name, when the plan was approved{' and by whom' * policy.release_approver}, {described}",
             bytes=0,
             noised=False,
         ),

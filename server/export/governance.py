@@ -65,9 +65,9 @@ def read_governance(run: RunFolder, summary: Summary) -> Governance:
     """The one place where the record of a run is read for the annex. Raises as `opened` and `read_study`."""
     record = read_study(*opened(run.path))
     approvals = [
-        SiteApproval(site=one.name, by=one.approved_by, time=one.approved_at, digest=one.approval)
+        SiteApproval(site=one.name, by=one.approved_by or "withheld", time=one.approved_at, digest=one.approval)
         for one in summary.sites
-        if one.approved_by
+        if one.approval
     ]
     return Governance(
         approvals=approvals,

@@ -74,7 +74,7 @@ def governance_table(summary: Summary) -> Table:
     rows = [
         [
             site.name,
-            site.approved_by or "nobody: its policy asks for no approval",
+            site.approved_by or ("name withheld" if site.approval else "nobody: its policy asks for no approval"),
             site.approved_at or NOTHING,
             site.approval[:12] or NOTHING,
         ]

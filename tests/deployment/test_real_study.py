@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -355,7 +356,10 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
             assert set(content) == {"config"}
             facts = SiteFacts.model_validate(dict(config["config"]))
             names[site] = facts.name
-            assert [one for one in config["config"].values() if isinstance(one, str)] == [facts.name]
+            said = {name: one for name, one in config["config"].items() if isinstance(one, str)}
+            assert set(said) == {"name", "approved_by", "approved_at", "approval"} and said["approved_by"] == ""
+            datetime.fromisoformat(str(said["approved_at"]))
+            assert re.fullmatch("[0-9a-f]{64}", str(said["approval"]))
             kinds["facts"] += 1
             continue
         assert set(config) == {"details"} and set(metrics) == {"metrics"}
