@@ -339,7 +339,7 @@ def test_nothing_leaks(federation: RealFederation, escaped: dict[str, bytes], ba
 
 def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escaped: dict[str, bytes]) -> None:
     """Every message that left, opened: its records and their keys are known, and the only words are the site's name, a
-    unit of privacy, and codes."""
+    unit of privacy, digests of its ledger and its approval with its time, and codes."""
     messages = spoken(federation.proxy.exchanges())
     names: dict[int, str] = {}
     kinds = {"facts": 0, "train": 0, "evaluate": 0, "code": 0, "leak": 0}
@@ -367,7 +367,9 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
         details = config["details"]
         assert all(numbers.fullmatch(name) for name in details)
         words = {name: value for name, value in details.items() if not isinstance(value, (int, float))}
-        assert words in ({}, {"privacy-unit": "patient"})
+        ledger = words.pop("privacy-ledger", None)  # the digest of the site's newest entry, and nothing of it
+        assert words in ({}, {"privacy-unit": "patient"}) and bool(ledger) == bool(words)
+        assert ledger is None or re.fullmatch("[0-9a-f]{64}", str(ledger))
         kinds["train" if content.array_records else "evaluate"] += 1
         for record in content.array_records.values():
             ((layout, array),) = record.items()
