@@ -92,78 +92,66 @@ def private_round(
         FednotesError: of the ledger, of the policy, or as `Terms.of` and `train_privately`.
     """
     with locked(site.folder / _LOCK_FILE):
-        return _round(site, notes, read, request, encoder, objective, save, on_step)
-
-
-def _round(
-    site: Site,
-    notes: NoteStore,
-    read: NoteStore,
-    request: Request,
-    encoder: Encoder,
-    objective: Objective,
-    save: Callable[[], None],
-    on_step: Callable[[int, int], None],
-) -> Done:
-    """Under the lock."""
-    plan, privacy = request.plan, request.plan.privacy
-    assert privacy is not None  # the caller has looked
-    units = units_of(read, usable(objective, read, "train"), privacy.unit)
-    terms = Terms.of(plan, privacy, count_units(notes, privacy.unit))
-    check_policy(site, plan, terms)
-    public = site.public_notes(encoder.tokenizer) if objective.needs_public_text else None
-    sent = verify(site.folder)
-    secret = secret_key(site.folder)
-    entry = Ledger(site.folder).charge(
-        _charge(request, privacy, terms, _inputs(request, read, public, encoder)),
-        study_cap=terms.epsilon if privacy.epsilon is None else privacy.epsilon,  # whatever rounds are asked for
-        total_cap=site.config.policy.max_epsilon,
-    )
-    spread = terms.noise_multiplier * sensitivity(objective, privacy)
-    noise = Noise(noise_multiplier=terms.noise_multiplier, standard_deviation=spread, steps=terms.steps)
-    if kept := outbox.kept(site.folder, request.run, request.round):
-        update, said = kept
-        return Done(_reply(said), update, noise, entry)
-    if entry.hash in {receipt.ledger for receipt in sent}:
-        # To compute it again would give the same update only where not a bit of arithmetic has changed.
-        raise FednotesError(
-            "round-replayed",
-            f"The update of round {request.round} left this site before, and is no longer kept.",
-            "Go on from a later round, or start the study as a new run.",
+        plan, privacy = request.plan, request.plan.privacy
+        assert privacy is not None  # the caller has looked
+        units = units_of(read, usable(objective, read, "train"), privacy.unit)
+        terms = Terms.of(plan, privacy, count_units(notes, privacy.unit))
+        check_policy(site, plan, terms)
+        public = site.public_notes(encoder.tokenizer) if objective.needs_public_text else None
+        sent = verify(site.folder)
+        secret = secret_key(site.folder)
+        entry = Ledger(site.folder).charge(
+            _charge(request, privacy, terms, _inputs(request, read, public, encoder)),
+            study_cap=terms.epsilon if privacy.epsilon is None else privacy.epsilon,  # whatever rounds are asked for
+            total_cap=site.config.policy.max_epsilon,
         )
-    trained = train_privately(
-        encoder,
-        objective,
-        read,
-        public,
-        units,
-        plan.training,
-        privacy,
-        Mechanism(terms.noise_multiplier, terms.rate, hmac.digest(secret, bytes.fromhex(entry.nonce), hashlib.sha256)),
-        first_step=(request.round - 1) * terms.steps,
-        steps=terms.steps,
-        total_steps=terms.total_steps,
-        proximal_mu=request.proximal_mu,
-        on_step=on_step,
-    )
-    spent = PrivacySpent(
-        unit=privacy.unit,
-        units=terms.units,
-        noise_multiplier=terms.noise_multiplier,
-        sample_rate=terms.rate,
-        steps=terms.steps,
-        epsilon=entry.epsilon_study,
-        delta=privacy.delta,
-        ledger=entry.hash,
-    )
-    loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
-    # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.
-    reply = TrainReply(1, trained.steps, 0, loss, 0.0, {}, spent)
-    check_finite(encoder)
-    update = up(encoder.shared_arrays(plan.federation.share), request.arrays, plan.federation.wire)
-    save()
-    outbox.keep(site.folder, request.run, request.round, update, _words(reply))
-    return Done(reply, update, noise, entry)
+        spread = terms.noise_multiplier * sensitivity(objective, privacy)
+        noise = Noise(noise_multiplier=terms.noise_multiplier, standard_deviation=spread, steps=terms.steps)
+        if kept := outbox.kept(site.folder, request.run, request.round):
+            update, said = kept
+            return Done(_reply(said), update, noise, entry)
+        if entry.hash in {receipt.ledger for receipt in sent}:
+            # To compute it again would give the same update only where not a bit of arithmetic has changed.
+            raise FednotesError(
+                "round-replayed",
+                f"The update of round {request.round} left this site before, and is no longer kept.",
+                "Go on from a later round, or start the study as a new run.",
+            )
+        trained = train_privately(
+            encoder,
+            objective,
+            read,
+            public,
+            units,
+            plan.training,
+            privacy,
+            Mechanism(
+                terms.noise_multiplier, terms.rate, hmac.digest(secret, bytes.fromhex(entry.nonce), hashlib.sha256)
+            ),
+            first_step=(request.round - 1) * terms.steps,
+            steps=terms.steps,
+            total_steps=terms.total_steps,
+            proximal_mu=request.proximal_mu,
+            on_step=on_step,
+        )
+        spent = PrivacySpent(
+            unit=privacy.unit,
+            units=terms.units,
+            noise_multiplier=terms.noise_multiplier,
+            sample_rate=terms.rate,
+            steps=terms.steps,
+            epsilon=entry.epsilon_study,
+            delta=privacy.delta,
+            ledger=entry.hash,
+        )
+        loss = trained.loss if privacy.release_loss and math.isfinite(trained.loss) else None
+        # Every site weighs the same, and neither tokens nor seconds leave: they tell of the notes that were drawn.
+        reply = TrainReply(1, trained.steps, 0, loss, 0.0, {}, spent)
+        check_finite(encoder)
+        update = up(encoder.shared_arrays(plan.federation.share), request.arrays, plan.federation.wire)
+        save()
+        outbox.keep(site.folder, request.run, request.round, update, _words(reply))
+        return Done(reply, update, noise, entry)
 
 
 def _inputs(request: Request, notes: NoteStore, public: NoteStore | None, encoder: Encoder) -> str:

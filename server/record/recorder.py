@@ -42,9 +42,8 @@ def recording(run: Path) -> "Iterator[Recorder | None]":
         yield None
         return
     recorder = Recorder(*found)
-    with recorder.alive():
+    with contextlib.closing(found[0]), recorder.alive():
         yield recorder
-    found[0].close()
 
 
 class Recorder:
@@ -110,7 +109,8 @@ class Recorder:
             thread.join()
 
     def _take(self, session: Session, event: Event, now: datetime) -> None:
-        step = incidents.next_step(event.code) if event.code else ""
+        # What stops a whole study says in its own text what to do.
+        step = incidents.next_step(event.code) if event.code and event.site else ""
         session.add(
             EventRow(
                 study=self._study,
