@@ -5,6 +5,7 @@ Nothing here is a stand-in: bases are loaded by `load_encoder`, notes are read b
 """
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -50,6 +51,11 @@ NOTES, HOSPITALS, VOCABULARY, POSITIONS = 300, 3, 400, 64
 SPLIT_KEY = b"the tests' split key"
 _WORDPIECE = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _BYTES = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+def pytest_configure() -> None:
+    """Where a shell started pytest in the background SIGINT is ignored, and would be by what tests interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _wordpiece(texts: list[str]) -> PreTrainedTokenizerFast:

@@ -1,5 +1,6 @@
 """What stays at a site: kept round by round, the newest earlier one taken."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,7 @@ def test_runs_do_not_share_heads_and_the_quiet_ones_go(tmp_path: Path, encoder: 
     (tmp_path / HEADS / "a file of another hand").mkdir(parents=True)
     for number in range(12):
         save_heads(tmp_path, f"{number:032x}", 1, encoder, SHARE)
+        os.utime(tmp_path / HEADS / f"{number:032x}", (number, number))  # a clock ticks more slowly than this loop
     kept = {path.name for path in (tmp_path / HEADS).iterdir()} - {"a file of another hand"}
     assert sorted(int(name, 16) for name in kept) == list(range(4, 12))
     assert load_heads(tmp_path, f"{4:032x}", 2, encoder) and not load_heads(tmp_path, f"{99:032x}", 2, encoder)
