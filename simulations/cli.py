@@ -128,16 +128,14 @@ def study(
     cache: options.Cache = None,
     db: Db = None,
 ) -> None:
-    # Imported here, so that --help does not wait for torch.
+    # Imported here, so that --help does not wait; torch comes in where all is checked that can be without it.
+    from client.notes.read import file_format
     from client.site import open_site_file
     from common.plan import load_plan
     from server.display import Log, Page, Silent
-    from simulations.federation import resume as resume_run
-    from simulations.federation import simulate as run_simulation
     from simulations.run_folder import Simulation
     from simulations.setup import Wish
-    from simulations.table.plan import is_table, load_table
-    from simulations.table.run import RESULTS_FILE, TABLE_FILE, results, resume_table, run_table
+    from simulations.table.plan import RESULTS_FILE, TABLE_FILE, is_table, load_table
 
     console = Console(stderr=True)
     display = Silent() if quiet or as_json else Page(console) if console.is_terminal else Log(console)
@@ -155,7 +153,15 @@ def study(
         if plan or notes or public or sites or split_by or out or db:
             raise InputError("usage", "--resume takes the plan and the notes from the run.", "Give --resume alone.")
         with display:
-            run = resume_table(resume, display) if table else resume_run(resume, display)
+            if table:
+                from simulations.table.run import resume_table
+
+                run = resume_table(resume, display)
+            else:
+                _ = Simulation(resume).setup
+                from simulations.federation import resume as resume_run
+
+                run = resume_run(resume, display)
     else:
         if sites and split_by:
             raise InputError("usage", "--sites and --split-by are two ways to share notes out.", "Give one of them.")
@@ -176,18 +182,26 @@ def study(
             database=db,
             tasks=open_site_file(Path(notes)).tasks if notes and notes.endswith(".toml") else (),
         )
+        for given in filter(None, (wish.notes, wish.public)):
+            file_format(given)
         with display:
             if table and plan:
                 of_table = load_table(plan)
                 display.promise(of_table.privacy_words)
+                from simulations.table.run import run_table
+
                 run = run_table(of_table, wish, display)
             else:
                 of_run = load_plan(plan or STUDIES / "demo.toml")
                 display.promise(of_run.privacy_words)
+                from simulations.federation import simulate as run_simulation
+
                 run = run_simulation(of_run, wish, display)
     if as_json:
         sys.stdout.write((run.path / (RESULTS_FILE if table else "summary.json")).read_text("utf-8") + "\n")
     elif not quiet and table:
+        from simulations.table.run import results
+
         _say_table(results(run), run.path, console)
     elif not quiet:
         summary = run.summary()

@@ -20,6 +20,8 @@ from common.plan import StudyPlan, check_plan
 from common.plan_sections import Section
 from common.table import Arm
 
+TABLE_FILE, RESULTS_FILE = "table.toml", "table.json"  # of a run
+
 Trained = Literal["local-only", "federated", "centralised"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -27,10 +27,9 @@ from simulations.run_folder import Simulation, new_run
 from simulations.setup import Wish, check_base, set_up, site_log
 from simulations.table.cells import STUDIES, Model, Place, train_cell
 from simulations.table.differences import Row, differences
-from simulations.table.plan import TablePlan, load_table
+from simulations.table.plan import RESULTS_FILE, TABLE_FILE, TablePlan, load_table
 from simulations.table.score import Scored, TableScorer
 
-TABLE_FILE, RESULTS_FILE = "table.toml", "table.json"
 _UNTRAINED: tuple[ModelName, ...] = ("majority", "tf-idf", "base")
 
 

@@ -103,6 +103,9 @@ def test_public_text_is_read_like_the_notes(
         return Simulation(tmp_path)
 
     monkeypatch.setattr("simulations.federation.simulate", simulate)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "wiki.jsonl"):
+        (tmp_path / name).write_text("body,who")
     flags = ["--notes", "a.csv", "--text-column", "body", "--patient-column", "who", "--quiet"]
     for public in ([], ["--public", "wiki.jsonl"]):
         app(["simulate", str(plan_file()), *flags, *public], standalone_mode=False)
