@@ -1,6 +1,7 @@
 """The Flower ServerApp. It finds the plan in the run's folder, which Flower's run config names."""
 
 from pathlib import Path
+from typing import cast
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -12,6 +13,7 @@ from server.record.recorder import recording
 from server.results import write_results
 from server.rounds import Rounds
 from server.run_folder import RunFolder
+from server.side_by_side import SideBySide
 from server.study.folder import STUDY_FILE, Study
 
 app = ServerApp()
@@ -43,7 +45,8 @@ def _over_servers(grid: Grid, study: Study) -> None:
         study.forget_stop_reason()
         try:
             digest = base_digest(plan)
-            Rounds(grid, plan, study.checkpoints, lambda: base_tensors(plan), record, base=digest).run()
+            beside = cast(Grid, SideBySide(grid))
+            Rounds(beside, plan, study.checkpoints, lambda: base_tensors(plan), record, base=digest).run()
         except StudyError as error:
             stopped = error
             study.write_stop_reason(error)

@@ -170,10 +170,11 @@ class Rounds:
                 self.sites.wait_for(asked)
             self._attempt(number, arrays, strategy, in_order(asked, names), did, good)
             if len(good) >= self._needed:
+                replies = {names[node]: good[node] for node in in_order(good, names)}
                 if not self.plan.hospital_privacy:  # no noise covers these
-                    for one in contributions({names[node]: reply for node, reply in good.items()}, arrays):
+                    for one in contributions(replies, arrays):
                         did[one.site] = did[one.site].model_copy(update={"weight": one.weight, "cosine": one.cosine})
-                mean, _ = strategy.aggregate_train(number, [good[node] for node in in_order(good, names)])
+                mean, _ = strategy.aggregate_train(number, list(replies.values()))
                 assert mean is not None  # there are good replies
                 # FedAdam's step is a float64 scalar, which numpy 2 lets turn the weights into float64.
                 new = {k: mean[k].numpy().astype(np.float32, copy=False) for k in arrays}

@@ -15,9 +15,9 @@ from pathlib import Path
 from server.deployment.config import LOOPBACK, Server
 
 _PRAGMAS = {
-    "page_size": "65536",  # of a new database; before the next, which fixes it
+    "page_size": "16384",  # of a new database; before the next, which fixes it
     "journal_mode": "WAL",
-    "wal_autocheckpoint": "4096",  # pages, 256 MiB
+    "wal_autocheckpoint": "8192",  # pages: 128 MiB
     "busy_timeout": "50000",  # ms that one write waits for another
 }
 _WORTH_IT = 50_000_000  # bytes: a run that waits for the SuperLink's return is not kept waiting for less
