@@ -1,7 +1,8 @@
 """A grid over real servers whose replies are pulled side by side: one that stalls holds up no other, and no deadline.
 
 Flower's server hands a reply out once, as soon as its upload has begun; its grid then waits until all of it has come,
-or three minutes after the last of it, and tells of no other reply meanwhile.
+or three minutes after the last of it, and tells of no other reply meanwhile. Whoever asks for a reply that has been
+handed out is told that there is no such message: between two pulls that means nothing.
 """
 
 import threading
@@ -13,6 +14,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 _PATIENCE = 1.0  # seconds that one pull may take before another begins beside it
+_NO_SUCH_MESSAGE = 3  # of Flower's error codes
 
 
 class SideBySide:
@@ -37,7 +39,8 @@ class SideBySide:
         young = bool(self._pulls) and time.monotonic() - self._began < _PATIENCE
         if not young and len(self._pulls) <= len(wanted):
             self._began = time.monotonic()
-            self._pulls.append(threading.Thread(target=self._pull, args=(wanted,), name="pull", daemon=True))
+            given = (wanted, not self._pulls)
+            self._pulls.append(threading.Thread(target=self._pull, args=given, name="pull", daemon=True))
             self._pulls[-1].start()
         replies: list[Message] = []
         try:
@@ -50,8 +53,13 @@ class SideBySide:
         except Empty:
             return replies
 
-    def _pull(self, wanted: list[str]) -> None:
+    def _pull(self, wanted: list[str], alone: bool) -> None:
         try:
-            self._found.put(list(self._grid.pull_messages(wanted)))
+            replies = list(self._grid.pull_messages(wanted))
+            self._found.put([one for one in replies if alone or not _handed_out(one)])
         except Exception as error:
             self._found.put(error)
+
+
+def _handed_out(reply: Message) -> bool:
+    return reply.has_error() and reply.error.code == _NO_SUCH_MESSAGE

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from server.exchange import exchange
@@ -25,14 +25,23 @@ class Stalling(InProcessGrid):
     def __init__(self, nodes: int) -> None:
         super().__init__([Path(str(node)) for node in range(nodes)], answer)
         self.go_on = threading.Event()
+        self.asked: dict[str, Message] = {}
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        messages = list(messages)
+        numbers = super().push_messages(messages)
+        self.asked |= dict(zip(numbers, messages, strict=True))
+        return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        message_ids = list(message_ids)
         ours = [number for number in message_ids if number in self._waiting]
+        unknown = [Message(Error(3, "unavailable"), reply_to=self.asked[n]) for n in message_ids if n not in ours]
         stalls = [number for number in ours if self._waiting[number].metadata.dst_node_id == 2]
         replies = super().pull_messages(stalls or ours) if ours else []
         if stalls:
             self.go_on.wait(20)
-        return replies
+        return [*replies, *unknown]
 
 
 def requests(*nodes: int) -> list[Message]:
@@ -55,7 +64,16 @@ def test_one_that_is_slow_is_there_in_the_end() -> None:
     stalling = Stalling(2)
     threading.Timer(2.5, stalling.go_on.set).start()
     found = exchange(cast(Grid, SideBySide(cast(Grid, stalling))), requests(2, 3), 20.0, lambda *_: None)
-    assert None not in found.values()
+    assert all(reply is not None and not reply.has_error() for reply in found.values())
+
+
+def test_what_no_pull_has_in_its_hands_is_missing() -> None:
+    stalling = Stalling(1)
+    stalling.go_on.set()
+    grid = SideBySide(cast(Grid, stalling))
+    numbers = list(grid.push_messages(requests(2)))
+    assert grid.pull_messages(numbers)[0].has_content()
+    assert grid.pull_messages(numbers)[0].has_error()
 
 
 def test_a_server_that_hangs_is_not_asked_ever_more() -> None:
