@@ -124,7 +124,8 @@ class Rounds:
 
     def _scores(self, state: State, arrays: Tensors) -> list[SiteScores]:
         """What the sites say of the final encoder; each answer is kept as it comes."""
-        sites = {node: self.sites.facts[name] for node, name in self.sites.names.items()}
+        here = self.sites.here()
+        sites = {node: self.sites.facts[name] for node, name in self.sites.names.items() if node in here}
         ask = functools.partial(self._ask, scores.KIND, state.round)
 
         def keep(found: list[SiteScores]) -> None:
