@@ -45,7 +45,7 @@ def small_print(summary: Summary, mapped: bool = False) -> list[str]:
         *(["figures of the embedding space"] if released(summary) else []),
         *(["map of the embedding space"] if mapped else []),
     ]
-    if not all(counts_withheld(site) for site in summary.sites):
+    if summary.engine != "servers" or not all(counts_withheld(site) for site in summary.sites):
         shown.append("counts of notes")
     sentences = [
         spent_sentence(summary),
