@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from common.results import Comparison, EmbeddingMap, Mode, SiteFacts, Summary, TaskScore
 from server.figures.style import MODEL_LABELS, interval, site_names
 from server.figures.tasks import metric_words, mode_scores, own, own_few
-from server.report.words import COMPARED, capitalised, count
+from server.report.words import baselines, capitalised, count
 
 NOTHING, WITHHELD = "–", "withheld"
 
@@ -121,10 +121,10 @@ def _counts(site: SiteFacts, *numbers: int) -> list[str]:
 
 
 def comparison_cells(summary: Summary, task: str, mode: Mode) -> list[tuple[str, list[Comparison | None]]]:
-    """A row a site, a cell a baseline of `COMPARED`."""
+    """A row a site, a cell a baseline of `words.baselines`."""
     cells = {(c.site, c.against): c for c in summary.comparisons if (c.task, c.mode) == (task, mode)}
     sites = [name for name in site_names(summary) if any(site == name for site, _ in cells)]
-    return [(site, [cells.get((site, against)) for against in COMPARED]) for site in sites]
+    return [(site, [cells.get((site, against)) for against in baselines(summary)]) for site in sites]
 
 
 def _by_site(summary: Summary, scores: list[TaskScore]) -> list[TaskScore]:

@@ -49,6 +49,7 @@ def test_the_report_shows_them_and_says_that_the_classes_stay(summary: Summary) 
     for score in summary.scores:
         assert f"n = {score.n_test}" in text
     assert not any(name in page for name in CLASSES) and "0 classes" not in text and "None" not in text
+    assert "centralised" not in text and "not measured" not in text  # no notes were ever in one place
     assert "of each class" in text and not re.search(r"test notes: ?<", text)
     Tags(page)
 
