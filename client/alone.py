@@ -1,6 +1,6 @@
 """What federation is compared with: a site that trains alone, on its own notes, with the plan and the steps of a study.
 
-None of it leaves, so it needs no differential privacy and spends nothing of it.
+The weights never leave, so it needs no differential privacy and spends nothing of it.
 """
 
 import hashlib
@@ -51,12 +51,18 @@ def site_steps(plan: StudyPlan, notes: NoteStore) -> int:
 
 
 def train_alone(
-    plan: StudyPlan, site: str, notes: NoteStore, folder: Path, on_round: Callable[[int, int], None]
+    plan: StudyPlan,
+    site: str,
+    notes: NoteStore,
+    folder: Path,
+    on_round: Callable[[int, int], None],
+    on_step: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Tensors:
     """The shared tensors of a site that trained alone, without noise. What was begun in `folder` goes on.
 
     Args:
         on_round: called after each round with (rounds done, rounds).
+        on_step: called after each step with (steps done, steps of all rounds).
 
     Raises:
         FednotesError: `diverged`, or as `make_objective`.
@@ -72,15 +78,17 @@ def train_alone(
     kept = folder / f"alone-{name}.safetensors"
     rounds = plan.federation.rounds
     for number in range(_begun(kept, work) + 1, rounds + 1):
+        before = (number - 1) * steps
         train(
             work.encoder,
             objective,
             notes,
             plan.training,
             key=site_key(plan.study.seed, site),
-            first_step=(number - 1) * steps,
+            first_step=before,
             steps=steps,
             total_steps=rounds * steps,
+            on_step=lambda done, _, before=before: on_step(before + done, rounds * steps),  # type: ignore[misc]
         )
         check_finite(work.encoder)
         tensors = {key: p.detach().cpu().contiguous() for key, p in work.encoder.tensors().items()}

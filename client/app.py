@@ -34,7 +34,7 @@ from client.received import held, keep_received
 from client.site import Site, SiteConfig, open_site
 from client.training import check_finite, held_out_loss, held_out_rows, site_key, train, usable
 from client.units import count_units
-from common import memorisation, messages
+from common import memorisation, messages, scores
 from common.encoder import Encoder, load_encoder, load_tokenizer
 from common.errors import FednotesError
 from common.plan import StudyPlan
@@ -233,3 +233,21 @@ def check_release(message: Message, context: Context) -> Message:
     said = memorisation.figures(found)
     write_receipt(site.folder, plain_receipt("memorisation", plan, request.run, request.round, said))
     return memorisation.reply(found, message)
+
+
+@app.query(scores.ACTION)
+@_guarded
+def release_scores(message: Message, context: Context) -> Message:
+    """How the final shared weights do on the plan's tasks, beside what this site has without the others."""
+    # Imported here, so that the process that trains has it when it is asked for: and it needs `Worker`.
+    from client.scores import released_scores
+
+    request = _request(message, context)
+    plan = request.plan
+    site, notes = _opened(context, plan)
+    _worker.cache_clear()  # training alone has a model of its own, and no round comes after this
+    found = released_scores(site, notes, request, functools.partial(on_step, site.name))
+    release_memory()
+    receipt = plain_receipt("scores", plan, request.run, request.round, scores.figures(found))
+    write_receipt(site.folder, receipt)
+    return scores.reply(found, message)

@@ -19,6 +19,16 @@ def check_policy(site: "Site", plan: StudyPlan, terms: "Terms | None") -> None:
         raise violation
 
 
+def tells_of_notes(plan: StudyPlan, policy: "Policy") -> bool:
+    """Whether figures that rest on the site's notes leave: of private training no epsilon covers them."""
+    return plan.privacy is None or policy.release_uncovered
+
+
+def tells_scores(plan: StudyPlan, policy: "Policy") -> bool:
+    """Whether scores on the plan's tasks leave."""
+    return plan.evaluation.release_scores and policy.release_scores and tells_of_notes(plan, policy)
+
+
 def violations(policy: "Policy", plan: StudyPlan, terms: "Terms | None") -> list[FednotesError]:
     """Every line of the policy that the plan goes beyond."""
     found, privacy, kind = [], plan.privacy, plan.objective.kind

@@ -53,7 +53,7 @@ class Receipt(_Part):
     study: str
     plan_hash: str
     round: int
-    kind: Literal["describe", "train", "evaluate", "memorisation", "error"]
+    kind: Literal["describe", "train", "evaluate", "memorisation", "scores", "error"]
     tensors: list[SentTensor]
     bytes: int
     digest: str

@@ -34,14 +34,16 @@ class Policy(BaseModel):
     `max_rounds`: most that a study may plan.
     `release_embedding_space`: figures of the embedding space (`common.results.Space`) of its held-out notes leave,
     where the study's plan asks for them.
+    `release_scores`: scores of the final encoder on tasks that the study's plan names leave (`common.scores`), where it
+    asks for them; never a class's name.
     `release_approver`: the name of whoever approved a plan leaves with the approval's time and digest.
     `require_privacy`: no study without differential privacy.
     `unit`: "patient" refuses plans that protect single notes.
     `exact_clipping`: only plans that compute each unit alone (privacy.engine = "loop"), which is private whatever the
     weights that the coordinator sends.
     `max_epsilon`: most that all studies together may spend of the ledger.
-    `release_uncovered`: with private training, exact counts of notes, held-out losses and figures of the embedding
-    space leave, too. No epsilon covers them: it is for simulations.
+    `release_uncovered`: with private training, exact counts of notes, held-out losses, figures of the embedding space
+    and scores (those two where they are released) leave, too. No epsilon covers them: it is for simulations.
     `max_exposure`: bits; where any canary of the site is exposed to more, the site refuses the release. No study then
     that plants none.
     """
@@ -52,6 +54,7 @@ class Policy(BaseModel):
     objectives: list[Literal["mlm", "declutr", "note-category"]] = ["mlm", "declutr", "note-category"]
     max_rounds: int | None = Field(None, ge=1)
     release_embedding_space: bool = False
+    release_scores: bool = False
     release_approver: bool = False
     require_privacy: bool = False
     unit: Literal["patient", "note"] = "note"

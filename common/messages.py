@@ -1,9 +1,9 @@
 """The messages between coordinator and site, as types; the file that knows Flower's record keys.
 
-Four exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up), `evaluate`
+Five exchanges: `query` (who are you, and what do you run), `train` (shared tensors down, an update up), `evaluate`
 (shared tensors down, a held-out loss up; figures of the embedding space, too, where the site's policy releases them)
-and, once at the end, the memorisation check (common/memorisation.py). A plan travels as its TOML; weights as the
-plan's `wire` says (common/wire.py). Nothing else travels.
+and, once at the end, the memorisation check (common/memorisation.py) and scores (common/scores.py). A plan travels as
+its TOML; weights as the plan's `wire` says (common/wire.py). Nothing else travels.
 """
 
 import io
@@ -253,7 +253,7 @@ def error_reply(code: str, message: Message) -> Message:
 
 def read_facts(message: Message) -> SiteFacts:
     """Raises BadReply."""
-    _refuse_error(message)
+    refuse_error(message)
     try:
         return SiteFacts.model_validate(dict(message.content.config_records[CONFIG]))
     except (KeyError, ValueError):
@@ -269,7 +269,7 @@ def read_train_reply(
 
     Raises BadReply.
     """
-    _refuse_error(message)
+    refuse_error(message)
     content = message.content
     if set(content.array_records) != {ARRAYS} or set(content.metric_records) != {METRICS}:
         raise BadReply("its records are not one of arrays and one of metrics")
@@ -343,7 +343,7 @@ def _read_privacy(content: RecordDict, plan: Privacy | None) -> PrivacySpent | N
 
 def read_evaluate_reply(message: Message, objective: str) -> EvaluateReply:
     """Raises BadReply."""
-    _refuse_error(message)
+    refuse_error(message)
     if set(message.content.metric_records) != {METRICS}:
         raise BadReply("its records are not one of metrics")
     values = _numbers(message.content.metric_records[METRICS], {WEIGHT, "loss", "tokens"})
@@ -377,7 +377,8 @@ def site_code(message: Message) -> str:
     return reason if re.fullmatch(r"[a-z]{1,20}(-[a-z]{1,20}){0,4}", reason) else ""
 
 
-def _refuse_error(message: Message) -> None:
+def refuse_error(message: Message) -> None:
+    """Raises BadReply where the answer is an error."""
     if message.has_error():
         if code := site_code(message):
             raise BadReply(f"the site reports {code}", code)

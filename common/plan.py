@@ -99,6 +99,13 @@ class StudyPlan(Section):
             raise PydanticCustomError("central_strategy", "its noise is for the mean: use federation.strategy = fedavg")
         return value
 
+    @field_validator("evaluation")
+    @classmethod
+    def _something_to_score(cls, value: Evaluation) -> Evaluation:
+        if value.release_scores and not value.tasks:
+            raise PydanticCustomError("no_tasks", "release_scores is true, and tasks names none; name one")
+        return value
+
     @field_validator("release")
     @classmethod
     def _canaries_fit(cls, value: Release | None, info: ValidationInfo) -> Release | None:
@@ -145,6 +152,8 @@ class StudyPlan(Section):
         known = self.model_dump(mode="json")
         if self.release is None:
             del known["release"]  # plans that are older than the section keep their hashes
+        if not self.evaluation.release_scores:
+            del known["evaluation"]["release_scores"]  # or than the key
         canonical = json.dumps(known, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 

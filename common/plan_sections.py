@@ -372,6 +372,11 @@ class Evaluation(Section):
     tasks: list[TaskName] = Field(
         ["label"], description="downstream tasks, as the sites' files call them; label is the notes' label column"
     )
+    release_scores: bool = Field(
+        False,
+        description="real servers: after the last round, sites whose policy allows it say how well the encoder does on "
+        "these tasks, beside training alone; it changes nothing in a simulation, which scores in any case",
+    )
     modes: list[Literal["frozen", "fine-tuned", "lora"]] = Field(
         ["frozen"],
         min_length=1,

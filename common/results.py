@@ -39,22 +39,22 @@ class FewShot(Result):
     """Scores on the whole test set after training on `shots` labelled notes a class, over several draws.
 
     `per_seed` holds one macro-F1 a draw; the intervals are over the draws (Student's t). A class with fewer training
-    notes than `shots` gives all it has; `short_classes` counts those.
+    notes than `shots` gives all it has; `short_classes` counts those. Of real servers both stay at the site.
     """
 
     shots: int
     macro_f1: Estimate
     accuracy: Estimate | None = None
     per_seed: list[float]
-    short_classes: int
+    short_classes: int | None
 
 
 class TaskScore(Result):
     """One model on one downstream task at one site: a probe on the frozen encoder (or on TF-IDF), or the encoder tuned.
 
-    `support` is test notes a class. Intervals of the three metrics are a bootstrap over test notes. `auroc` is macro
-    one-vs-rest over the classes that the test set holds; None where it is undefined. `metric` is the task's own: every
-    choice in training and every verdict goes by it.
+    `support` is test notes a class; empty where it stayed at a site of real servers. Intervals of the three metrics are
+    a bootstrap over test notes. `auroc` is macro one-vs-rest over the classes that the test set holds; None where it is
+    undefined. `metric` is the task's own: every choice in training and every verdict goes by it.
     """
 
     site: str

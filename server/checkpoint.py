@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from common.errors import StudyError
-from common.files import new_folder
+from common.files import new_folder, write_text
 from common.messages import Tensors
 from common.results import Memorisation, Round, SiteFacts
+from common.scores import SiteScores
 
 KEPT = 2
 
@@ -33,6 +34,7 @@ class State(BaseModel):
     sites: list[SiteFacts]
     left_out_sites: dict[str, str]
     memorisation: list[Memorisation] = []  # of the last round
+    scores: list[SiteScores] = []  # likewise
     tensors: list[str] = []  # their order: the files below sort names, and Flower's momentum goes by position
     digests: dict[str, str] = {}
 
@@ -47,6 +49,11 @@ def save_checkpoint(folder: Path, state: State, shared: Tensors, strategy: Tenso
         (scratch / "state.json").write_text(state.model_dump_json(), encoding="utf-8")
     for number in _rounds(folder)[:-KEPT]:
         shutil.rmtree(_place(folder, number), ignore_errors=True)
+
+
+def save_state(folder: Path, state: State) -> None:
+    """Write the record alone; the tensors of `state.round` stand already. Raises MachineError."""
+    write_text(_place(folder, state.round) / "state.json", state.model_dump_json())
 
 
 def load_checkpoint(folder: Path, plan_hash: str) -> tuple[State, Tensors, Tensors] | None:

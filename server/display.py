@@ -144,6 +144,8 @@ class Page:
                 site[2] = f"returned after {event.text}"
             case "joined":
                 self.sites.setdefault(event.site, ["", "", "joined"])
+            case "phase":
+                self.note = event.text
             case "left-out" | "unmeasured" if site:
                 site[2] = event.text
             case "left-out" | "unmeasured":

@@ -36,7 +36,7 @@ def save_model(folder: Path, plan: StudyPlan, encoder: Encoder, summary: Summary
 
 def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> Summary | None:
     """Write what a study over real servers has come to, and return it; None where it ended before the first
-    measurement. Its scores are the sites' own; none of them comes here.
+    measurement. Its scores are those that sites released; the others are the sites' own.
 
     Args:
         started: when it began, ISO 8601.
@@ -71,9 +71,9 @@ def write_results(run: RunFolder, started: str, stopped: StudyError | None) -> S
         left_out_sites=state.left_out_sites,
         planned_rounds=plan.federation.rounds,
         rounds=state.rounds,
-        scores=[],
-        comparisons=[],
-        not_scored=[],
+        scores=[score for one in state.scores for score in one.scores],
+        comparisons=[comparison for one in state.scores for comparison in one.comparisons],
+        not_scored=[missing for one in state.scores for missing in one.not_scored],
         memorisation=state.memorisation,
     )
     if stopped is None:

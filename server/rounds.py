@@ -19,13 +19,14 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from common import memorisation, messages, wire
+from common import memorisation, messages, scores, wire
 from common.errors import StudyError
 from common.messages import BadReply, Tensors
 from common.plan import StudyPlan
 from common.results import HeldOut, Round, SiteFacts, SiteRound
+from common.scores import SiteScores
 from server.attendance import RESTS, rest
-from server.checkpoint import State, load_checkpoint, save_checkpoint
+from server.checkpoint import State, load_checkpoint, save_checkpoint, save_state
 from server.contribution import contributions
 from server.events import Event, OnEvent
 from server.exchange import Deadline, exchange
@@ -35,6 +36,7 @@ from server.incidents import RESTS as RESTING
 from server.incidents import SPENT as _SPENT
 from server.meeting import Sites, in_order, present
 from server.memorisation import check_memorisation
+from server.scores import OnReply, gather_scores
 from server.strategies import distance, make_strategy, restore_strategy, strategy_state
 
 _ATTEMPTS, _VIRTUAL_ATTEMPTS = 4, 2  # a real site may be back in a minute
@@ -62,6 +64,7 @@ class Rounds:
             self.run_id = kept[0].run
         most = self.plan.federation.round_timeout
         self._deadlines = {kind: Deadline(most) for kind in ("query", "train", "evaluate", memorisation.KIND)}
+        self._deadlines[scores.KIND] = Deadline((self.plan.federation.rounds + 1) * most)  # a site trains alone first
         self._answering: set[int] = set()  # nodes that have answered the latest training request
         self._asked: set[int] = set()  # nodes that were online when a training request was sent
         self._holding: set[int] = set()  # nodes that were sent the weights as they stand, to evaluate
@@ -115,7 +118,20 @@ class Rounds:
             found = check_memorisation(state, self.plan, arrays, self.sites.names, ask)
             state = state.model_copy(update={"memorisation": found})
             save_checkpoint(self.checkpoints, state, arrays, strategy_state(strategy, list(arrays)))
+        if self.plan.evaluation.release_scores and self.sites.real:  # a simulation scores by itself
+            state = state.model_copy(update={"scores": self._scores(state, arrays)})
         return state
+
+    def _scores(self, state: State, arrays: Tensors) -> list[SiteScores]:
+        """What the sites say of the final encoder; each answer is kept as it comes."""
+        here = self.sites.here()
+        sites = {node: self.sites.facts[name] for node, name in self.sites.names.items() if node in here}
+        ask = functools.partial(self._ask, scores.KIND, state.round)
+
+        def keep(found: list[SiteScores]) -> None:
+            save_state(self.checkpoints, state.model_copy(update={"scores": found}))
+
+        return gather_scores(state, self.plan, arrays, sites, ask, keep, self.on_event)
 
     def _who(self, before: list[SiteFacts]) -> dict[str, Any]:
         """Who takes part, and who cannot; a site that took part before a run was resumed stays on record."""
@@ -285,9 +301,15 @@ class Rounds:
             self.on_event(Event("held-out", number, name, f"{said.loss:.3f}", result=held_out[name]))
         return held_out
 
-    def _ask(self, kind: str, number: int, contents: dict[int, RecordDict]) -> dict[int, Message | None]:
+    def _ask(
+        self,
+        kind: str,
+        number: int,
+        contents: dict[int, RecordDict],
+        on_reply: OnReply = lambda node, reply: None,
+    ) -> dict[int, Message | None]:
         """Send to each node its request, in their order, and wait as long as is due: node -> reply, None where late or
-        offline."""
+        offline. `on_reply` is told of each answer as it comes."""
         names, deadline, began = self.sites.names, self._deadlines[kind], time.monotonic()
         # Virtual sites take turns on this machine: how long one took says nothing of when the last will answer.
         seconds = deadline.seconds if self.sites.real else self.plan.federation.round_timeout
@@ -305,6 +327,7 @@ class Rounds:
                 deadline.answered(took)
                 if kind == "train":
                     self.on_event(Event("returned", number, names[node], f"{took:.1f} s"))
+            on_reply(node, reply)
 
         def sent(node: int) -> None:
             if kind == "train":

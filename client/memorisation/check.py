@@ -6,13 +6,13 @@ from client.memorisation.exposure import canary_exposure
 from client.memorisation.identifiers import identifier_completion
 from client.notes.store import NoteStore
 from client.objectives import Objective
+from client.policy import tells_of_notes
 from client.site import Policy, Site
 from client.training import site_key
 from common.encoder import Encoder
 from common.errors import FednotesError
 from common.memorisation import EXPOSED
 from common.messages import Request
-from common.plan import StudyPlan
 from common.results import CanaryExposure, Memorisation
 
 
@@ -55,11 +55,6 @@ def check_memorisation(
             "Plan release.canaries.",
         )
     return Memorisation(site=site.name, veto=_veto(policy, canaries), canaries=canaries, identifiers=identifiers)
-
-
-def tells_of_notes(plan: StudyPlan, policy: Policy) -> bool:
-    """Whether figures that rest on the site's notes leave."""
-    return plan.privacy is None or policy.release_uncovered
 
 
 def _veto(policy: Policy, canaries: CanaryExposure | None) -> str:

@@ -143,6 +143,14 @@ def init_command(
     max_rounds: Annotated[
         int | None, typer.Option(help="Most rounds of a study.", min=1, rich_help_panel=_POLICY)
     ] = None,
+    release_scores: Annotated[
+        bool,
+        typer.Option(
+            "--release-scores",
+            help="Let the coordinator have scores of the encoder on your tasks, where a plan asks for them.",
+            rich_help_panel=_POLICY,
+        ),
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Make a site from the coordinator's kit: its key, its site.toml, and the answer to send back.
@@ -183,6 +191,7 @@ def init_command(
                 "max_epsilon": 10.0 if max_epsilon is None else max_epsilon,
                 "unit": unit,
                 "max_rounds": max_rounds,
+                "release_scores": release_scores,
             }
         )
     except ValueError:
@@ -307,7 +316,7 @@ def report_command(
     """Say what the site gained: on its own tasks, the shared encoder against training alone, and against none.
 
     Trains alone first, with the plan and steps of the study; that may take as long as the study did, and goes on where
-    it was interrupted. All of it stays here. report.json has the same.
+    it was interrupted. Nothing leaves by this command. report.json has the same.
     """
     from client.setup.report import report
     from client.setup.show import show_report

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from client.evaluation.gain import TRAINED_ALONE
 from client.evaluation.round_space import BASE_EMBEDDINGS
 from client.heads import HEADS
 from client.ledger import LEDGER_FILE
@@ -14,7 +15,7 @@ from client.node.session import STATE, node_runs
 from client.node.status import STATUS
 from client.outbox import OUTBOX
 from client.received import RECEIVED
-from client.setup.report import REPORT_FILE, TRAINED_ALONE
+from client.setup.report import REPORT_FILE
 from client.setup.speed import SPEED_FILE
 from client.site import Site
 from common.errors import MachineError

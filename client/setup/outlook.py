@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from client.admission import epsilon_after, refusals, unapproved
 from client.alone import site_steps
 from client.ledger import Ledger
+from client.policy import tells_of_notes, tells_scores
 from client.private_round import Terms
 from client.setup.speed import Speed, kept_speed
 from client.site import Site, site_facts
@@ -28,7 +29,7 @@ class _Part(BaseModel):
 class Leaves(_Part):
     """A message that would leave. `when` says how often, `noised` whether what is in it went through the noise."""
 
-    message: Literal["describe", "train", "evaluate", "memorisation", "error"]
+    message: Literal["describe", "train", "evaluate", "memorisation", "scores", "error"]
     when: str
     what: str
     bytes: int
@@ -122,24 +123,25 @@ def look(site: Site, plan: StudyPlan) -> Outlook:
             {name: getattr(facts, name) for name in Use.model_fields if name != "units"} | {"units": units}
         ),
         budget=_budget(site, plan, units),
-        hours=_hours(plan, steps, speed),
+        hours=_hours(plan, steps, speed, tells_scores(plan, site.config.policy)),
         memory=speed and speed.memory + _FLOWER_BYTES * 4 * size,
         tensors=tensors,
         leaves=_leaves(site, plan, size),
-        stays=_stays(plan),
+        stays=_stays(plan, tells_scores(plan, site.config.policy)),
         refusals=[_refusal(error) for error in refusals(site, notes, plan)],
         approval=_refusal(error) if (error := unapproved(site, plan)) else None,
     )
 
 
-def _hours(plan: StudyPlan, steps: int, speed: Speed | None) -> float | None:
+def _hours(plan: StudyPlan, steps: int, speed: Speed | None, scored: bool) -> float | None:
+    """`scored`: the site trains once more, alone, for scores that leave; how long the scoring takes is not known."""
     if speed is None:
         return None
-    training = steps * speed.step
+    training = alone = steps * speed.step
     if plan.training.seconds_per_round is not None:
         training = min(training, plan.training.seconds_per_round + speed.step)
     rounds = plan.federation.rounds
-    return (rounds * training + (rounds + 1) * speed.evaluate) / 3600
+    return (rounds * (training + alone * scored) + (rounds + 1) * speed.evaluate) / 3600
 
 
 def _tensors(encoder: Encoder, plan: StudyPlan) -> list[Tensor]:
@@ -169,7 +171,7 @@ def _budget(site: Site, plan: StudyPlan, units: int | None) -> Budget | None:
 def _leaves(site: Site, plan: StudyPlan, size: int) -> list[Leaves]:
     """`size` is how many numbers the shared tensors have."""
     policy, private = site.config.policy, plan.privacy is not None
-    uncovered = not private or policy.release_uncovered
+    uncovered = tells_of_notes(plan, policy)
     width = 4 if plan.federation.wire == "float32" else 2
     counts = "numbers of notes in each split, used and too short, and of tokens"
     units = f"the number of {plan.privacy.unit}s in training" if plan.privacy else ""
@@ -208,6 +210,14 @@ def _leaves(site: Site, plan: StudyPlan, size: int) -> list[Leaves]:
         asked += ["how well identifiers are completed in notes trained on and held out"] if uncovered else []
         what = " and ".join(asked) or "a code: nothing may be told"
         found.append(Leaves(message="memorisation", when="once, at the end", what=what, bytes=0, noised=False))
+    if plan.evaluation.release_scores:
+        what = "a code: the policy keeps the scores here"
+        if tells_scores(plan, policy):
+            what = (
+                f"on {', '.join(plan.evaluation.tasks)}: macro-F1, accuracy and AUROC of the shared encoder, training "
+                "alone, the base and TF-IDF, their differences, intervals, numbers of notes; no class, no other task"
+            )
+        found.append(Leaves(message="scores", when="once, at the end", what=what, bytes=0, noised=False))
     return [*found, Leaves(message="error", when="when it fails", what="a code", bytes=0, noised=False)]
 
 
@@ -224,13 +234,16 @@ def _numbers(plan: StudyPlan) -> list[Leaves]:
     return found
 
 
-def _stays(plan: StudyPlan) -> list[str]:
+def _stays(plan: StudyPlan, scored: bool) -> list[str]:
     heads = [] if plan.federation.share == "encoder+mlm-head" else ["the MLM head"]
+    scores = (
+        "classes, and all scores on tasks that the plan does not name" if scored else "scores on the site's own tasks"
+    )
     return [
         "notes, tokens, labels, categories, patients' and files' names",
         "embeddings of notes",
         *heads,
-        "heads over the site's own categories and tasks, the optimiser's state, scores on the site's own tasks",
+        f"heads over the site's own categories and tasks, the optimiser's state, {scores}",
         "the ledger, receipts, approvals and keys",
     ]
 

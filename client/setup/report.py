@@ -1,4 +1,4 @@
-"""`fednotes site report`: what a site gained, on its own tasks. The reason to take part; all of it stays here."""
+"""`fednotes site report`: what a site gained, on its own tasks. The reason to take part. This report stays here."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -6,21 +6,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from client.alone import site_steps, train_alone
-from client.device import pick_device
-from client.evaluation.scorer import Scorer
+from client.alone import site_steps
+from client.evaluation.gain import gain
 from client.received import last_received
 from client.site import Site
 from client.tasks import task_names
-from common.encoder import load_encoder
+from common.encoder import load_tokenizer
 from common.errors import InputError
 from common.files import write_text
-from common.messages import Tensors
 from common.plan import StudyPlan
-from common.results import Comparison, ModelName, NotScored, TaskScore
-from common.trainable import plain_tensors
+from common.results import Comparison, NotScored, TaskScore
 
-REPORT_FILE, TRAINED_ALONE = "report.json", "report"
+REPORT_FILE = "report.json"
 SCHEMA_VERSION: Literal[1] = 1
 
 
@@ -61,9 +58,7 @@ def report(site: Site, plan: StudyPlan | None, say: Callable[[str], None]) -> Si
     """
     came = last_received(site.folder, plan)
     plan = came.plan
-    encoder = load_encoder(plan.encoder.base, plan.study.seed)
-    encoder.set_categories(plan.shared_categories, shared=True, bias=plan.category_bias)
-    own = site.notes(encoder.tokenizer)
+    own = site.notes(load_tokenizer(plan.encoder.base))
     tasks = task_names(site, own)
     if not tasks:
         raise InputError(
@@ -71,26 +66,7 @@ def report(site: Site, plan: StudyPlan | None, say: Callable[[str], None]) -> Si
             f"{site.name} has no labels to judge an encoder by.",
             "Name a label column or [[tasks]] in site.toml.",
         )
-    evaluation = plan.evaluation.model_copy(update={"tasks": tasks})
-    scored = plan.model_copy(update={"evaluation": evaluation})
-    folder = site.folder / TRAINED_ALONE
-    say("Training alone")
-    by_itself = train_alone(
-        plan, site.name, own, folder, lambda done, rounds: say(f"Training alone: round {done} of {rounds}")
-    )
-    encoder.model.to(pick_device())  # type: ignore[arg-type]
-    base = encoder.shared_arrays(plan.federation.share)
-    models: dict[ModelName, Tensors | None] = {
-        "majority": None,
-        "tf-idf": None,
-        "base": {name: value.copy() for name, value in base.items()},
-        "local-only": plain_tensors(plan, by_itself),
-        "federated": plain_tensors(plan, came.tensors),
-    }
-    scorer = Scorer(scored, {site.name: site}, {site.name: own}, encoder, folder)
-    for model, tensors in models.items():
-        say(f"Scoring: {model}")
-        scorer.score(model, site.name, tensors)
+    scorer, comparisons = gain(site, own, plan, came.tensors, tasks, say)
     counts = {split: len(own.split_indices(split)) for split in ("train", "dev", "test")}
     made = SiteReport(
         site=site.name,
@@ -104,7 +80,7 @@ def report(site: Site, plan: StudyPlan | None, say: Callable[[str], None]) -> Si
         alone_without_noise=plan.privacy is not None,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         scores=scorer.scores,
-        comparisons=scorer.comparisons(["local-only", "base", "tf-idf"]),
+        comparisons=comparisons,
         not_scored=scorer.not_scored,
         **counts,
     )

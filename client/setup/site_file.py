@@ -28,8 +28,9 @@ _POLICY = {
     "exact_clipping": "Only plans whose privacy holds whatever weights come (privacy.engine = loop); slower.",
     "max_epsilon": "Most that all private studies together may spend of the notes' privacy, by the ledger.",
     "release_embedding_space": "Figures of the embedding space leave where a plan asks for them.",
+    "release_scores": "Scores of the encoder on a plan's tasks leave where it asks for them; no class is named.",
     "max_exposure": "No release of an encoder that knows a canary by so many bits (docs/release.md).",
-    "release_uncovered": "Exact counts and held-out losses leave private studies, too. For simulations.",
+    "release_uncovered": "Exact counts, held-out losses and scores leave private studies, too. For simulations.",
 }
 _TASKS = """\
 # Tasks that encoders are tried on here (fednotes site report); the label column is one, called "label".

@@ -60,12 +60,15 @@ def ask_public() -> NotesSource | None:
 
 
 def ask_policy(policy: Policy) -> Policy:
-    """The two lines that hospitals differ on; the rest is strict, and stands in the file with a comment."""
+    """The lines that hospitals differ on; the rest is strict, and stands in the file with a comment."""
     private = typer.confirm("Only studies with differential privacy?", default=policy.require_privacy)
     epsilon = typer.prompt("Most epsilon that all private studies may spend", default=policy.max_epsilon, type=float)
     if not 0 < epsilon < float("inf"):
         raise InputError("usage", f"An epsilon of {epsilon} is no bound.", "Give a number above 0, such as 10.")
-    return policy.model_copy(update={"require_privacy": private, "max_epsilon": epsilon})
+    scores = typer.confirm(
+        "Tell the coordinator how well the encoder does on your tasks?", default=policy.release_scores
+    )
+    return policy.model_copy(update={"require_privacy": private, "max_epsilon": epsilon, "release_scores": scores})
 
 
 def _table(looked: Preview) -> Table:

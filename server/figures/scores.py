@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import plotly.graph_objects as go
 
-from common.results import Estimate, Mode, ModelName, Summary, TaskScore
+from common.results import Estimate, FewShot, Mode, ModelName, Summary, TaskScore
 from server.figures.curves import Curve, curves
 from server.figures.style import (
     MODEL_LABELS,
@@ -29,7 +29,9 @@ AUROC = "AUROC (macro, one class against the rest)"
 
 
 def support_text(score: TaskScore) -> str:
-    """`n = 120 test notes: cardiology 40, surgery 80`; what every score stands on."""
+    """`n = 120 test notes: cardiology 40, surgery 80`; what every score stands on, as far as it left the site."""
+    if not score.support:
+        return f"n = {score.n_test:,} test notes; the classes stay at the site"
     classes = ", ".join(f"{name} {count}" for name, count in score.support.items())
     return f"n = {score.n_test:,} test notes: {classes}"
 
@@ -149,10 +151,15 @@ def _stands_on(score: TaskScore, scores: list[TaskScore]) -> str:
     return f"n = {score.n_test:,}{metric}"
 
 
+def _draws(few: FewShot) -> str:
+    """Nothing where it stayed at a site."""
+    return "" if few.short_classes is None else f"{len(few.per_seed)} draws; {few.short_classes} classes had fewer<br>"
+
+
 def _curve(score: TaskScore) -> Curve:
     stands_on = plain(support_text(score), 160)
     points: dict[int | None, tuple[Estimate, str]] = {
-        f.shots: (estimate, f"{len(f.per_seed)} draws; {f.short_classes} classes had fewer<br>{stands_on}")
+        f.shots: (estimate, f"{_draws(f)}{stands_on}")
         for f in sorted(score.few_shot, key=lambda f: f.shots)
         if (estimate := own_few(f, score.metric))
     }

@@ -176,7 +176,7 @@ def _short_classes(rows: Rows, columns: list[Column], place: Place) -> str:
         for row in rows.all
         for site in sites
         for score in rows.scores(row, column.task, column.mode, site).values()
-        for few in sorted(score.few_shot, key=lambda few: few.short_classes)
+        for few in sorted(score.few_shot, key=lambda few: few.short_classes or 0)
         if few.short_classes and few.shots == column.shots
     }
     if not most:

@@ -102,7 +102,7 @@ class Page:
                 figures.forest(summary, task, against, mode),
                 None,
             )
-            for against in words.COMPARED
+            for against in words.baselines(summary)
         ]
         dots = self.charts.add(
             f"{words.capitalised(metric)} by site and model",
@@ -186,7 +186,7 @@ def federation_context(summary: Summary, charts: Charts) -> dict[str, Any]:
         "how_scored": words.how_scored(summary),
         "how_used": words.how_used(summary),
         "model_labels": MODEL_LABELS,
-        "compared": words.COMPARED,
+        "compared": words.baselines(summary),
     }
 
 

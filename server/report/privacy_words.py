@@ -44,15 +44,20 @@ def small_print(summary: Summary, mapped: bool = False) -> list[str]:
         *(["held-out losses"] if any(round_.held_out for round_ in summary.rounds) else []),
         *(["figures of the embedding space"] if released(summary) else []),
         *(["map of the embedding space"] if mapped else []),
-        "counts of notes",
     ]
-    return [
+    if summary.engine != "servers" or not all(counts_withheld(site) for site in summary.sites):
+        shown.append("counts of notes")
+    sentences = [
         spent_sentence(summary),
         f"The guarantee is for each {one} that a site trains on, in what the site sends in training and so in the "
         "encoder. It covers neither what a site itself does with its notes nor the scores in this report.",
-        f"This run is a simulation on one machine: its {listed(shown)} were computed on the notes themselves, without "
-        "noise, and epsilon does not cover them.",
     ]
+    if shown:
+        simulated = "This run is a simulation on one machine: its"
+        whose = simulated if summary.engine != "servers" else "By their policies sites released more:"
+        computed = "were computed on the notes themselves, without noise, and epsilon does not cover them."
+        sentences.append(f"{whose} {listed(shown)} {computed}")
+    return sentences
 
 
 def table_small_print(table: Table) -> list[str]:

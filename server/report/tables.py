@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from common.results import Comparison, EmbeddingMap, Mode, SiteFacts, Summary, TaskScore
 from server.figures.style import MODEL_LABELS, interval, site_names
 from server.figures.tasks import metric_words, mode_scores, own, own_few
-from server.report.words import COMPARED, capitalised, count
+from server.report.words import baselines, capitalised, count
 
 NOTHING, WITHHELD = "–", "withheld"
 
@@ -58,7 +58,8 @@ def support_of(scores: list[TaskScore]) -> Table:
     ]
     distinct = list(dict.fromkeys(map(tuple, rows)))
     columns = ["site", "training notes", "test notes (n)", *classes]
-    return Table("What each score stands on: test notes a class", columns, [list(row) for row in distinct])
+    caption = "test notes a class" if classes else "the classes, and how many notes each has, stay at the site"
+    return Table(f"What each score stands on: {caption}", columns, [list(row) for row in distinct])
 
 
 def few_shot_table(summary: Summary, task: str, site: str, mode: Mode = "frozen") -> Table:
@@ -71,8 +72,8 @@ def few_shot_table(summary: Summary, task: str, site: str, mode: Mode = "frozen"
                 MODEL_LABELS[score.model],
                 f"{few.shots}",
                 interval(estimate) if (estimate := own_few(few, score.metric)) else NOTHING,
-                f"{len(few.per_seed)}",
-                f"{few.short_classes}",
+                f"{len(few.per_seed)}" if few.per_seed else NOTHING,
+                NOTHING if few.short_classes is None else f"{few.short_classes}",
                 stands_on,
             ]
             for few in sorted(score.few_shot, key=lambda few: few.shots)
@@ -120,10 +121,10 @@ def _counts(site: SiteFacts, *numbers: int) -> list[str]:
 
 
 def comparison_cells(summary: Summary, task: str, mode: Mode) -> list[tuple[str, list[Comparison | None]]]:
-    """A row a site, a cell a baseline of `COMPARED`."""
+    """A row a site, a cell a baseline of `words.baselines`."""
     cells = {(c.site, c.against): c for c in summary.comparisons if (c.task, c.mode) == (task, mode)}
     sites = [name for name in site_names(summary) if any(site == name for site, _ in cells)]
-    return [(site, [cells.get((site, against)) for against in COMPARED]) for site in sites]
+    return [(site, [cells.get((site, against)) for against in baselines(summary)]) for site in sites]
 
 
 def _by_site(summary: Summary, scores: list[TaskScore]) -> list[TaskScore]:
@@ -132,4 +133,4 @@ def _by_site(summary: Summary, scores: list[TaskScore]) -> list[TaskScore]:
 
 
 def _support(score: TaskScore) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in score.support.items())
+    return ", ".join(f"{name} {number:,}" for name, number in score.support.items()) or "stay at the site"

@@ -25,6 +25,11 @@ _USE: dict[Mode, str] = {
 _MOST_NAMED = 5
 
 
+def baselines(summary: Summary) -> list[ModelName]:
+    """What the shared encoder can be compared with: over real servers no notes are ever in one place."""
+    return [against for against in COMPARED if against != "centralised" or summary.engine != "servers"]
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 

@@ -28,7 +28,8 @@ from simulations.synthetic_notes import synthetic_notes
 REAL_NOTES = Path(__file__).parents[3] / "shared" / "data" / "mtsamples" / "notes.jsonl.gz"
 SITES = ("neuro-psychiatry-rehab", "small-dgh", "women-children-urology")
 FIRST, SECOND, THIRD = SITES
-NOTES, SEED = 120, 3  # notes of a site; the plan's seed
+SEED = 3  # the plan's
+NOTES = {FIRST: 200, SECOND: 120, THIRD: 120}  # of the first so many that its scores may leave
 # Made-up words: where each is planted. None may ever be found outside its hospital.
 SECRETS = {
     "text of a training note": "Brimquazzle",
@@ -60,12 +61,12 @@ def notes_of_hospitals() -> dict[str, list[dict[str, Any]]]:
     if REAL_NOTES.exists():
         with gzip.open(REAL_NOTES, "rt") as file:
             everything = [json.loads(line) for line in file]
-        chosen = {name: [one for one in everything if one["site"] == name][:NOTES] for name in SITES}
+        chosen = {name: [one for one in everything if one["site"] == name][: NOTES[name]] for name in SITES}
     else:
-        everything = synthetic_notes(notes=2 * NOTES * len(SITES), hospitals=len(SITES))
+        everything = list(synthetic_notes(notes=3 * sum(NOTES.values()), hospitals=len(SITES)))
         hospitals = sorted({note["site"] for note in everything})
         pairs = zip(SITES, hospitals, strict=True)
-        chosen = {name: [one for one in everything if one["site"] == other][:NOTES] for name, other in pairs}
+        chosen = {name: [one for one in everything if one["site"] == other][: NOTES[name]] for name, other in pairs}
     return {name: [_planted(name, place, note) for place, note in enumerate(notes)] for name, notes in chosen.items()}
 
 
@@ -132,6 +133,8 @@ def settled(site: RealSite) -> None:
     site.edit(r'^split_key = ".*"$', f'split_key = "{seeded_key(SEED).hex()}"')
     site.edit(r"^# threads =.*$|^max_hours_per_message = .*$", "max_hours_per_message = 1.0\nthreads = 1")
     site.edit(r"^release_embedding_space = false$", "release_embedding_space = true")
+    if site.name == FIRST:
+        site.edit(r"^release_scores = false$", "release_scores = true")
     task = f'[[tasks]]\nname = "{SECRETS["name of a task"]}"\nlabel = "{COLUMNS["label"]}"\n\n[coordinator]'
     site.edit(r"^\[coordinator\]$", task)
 

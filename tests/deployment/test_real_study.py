@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ from client.notes.source import NotesSource
 from common.encoder import load_tokenizer
 from common.messages import SITE_ERROR
 from common.plan import StudyPlan
-from common.results import NO_DP, SiteFacts, Summary
+from common.results import NO_DP, Metric, SiteFacts, Summary, Verdict
+from common.scores import KEPT, REASONS
 from common.supervisor import PROCESSES
 from server.run_folder import RunFolder
 
@@ -61,7 +63,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory, hospital_notes: NotesSou
 
 @pytest.fixture(scope="module")
 def plain_plan(study_plan: MakePlan) -> StudyPlan:
-    return study_plan(STUDY, objective=CATEGORIES, federation={"rounds": 3}, evaluation={"embedding_space": True})
+    evaluation = {"embedding_space": True, "release_scores": True, "tasks": ["label"]}
+    return study_plan(STUDY, objective=CATEGORIES, federation={"rounds": 3}, evaluation=evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +81,13 @@ def private(federation: RealFederation, study_plan: MakePlan) -> Finished:
     return federation.run(plan)
 
 
-def test_a_study_over_real_servers_is_the_simulated_one_bit_for_bit(plain: Finished, simulated: Simulate) -> None:
-    same_study(plain, simulated(plain.study.plan))
+@pytest.fixture(scope="module")
+def plain_there(plain_plan: StudyPlan, simulated: Simulate) -> Finished:
+    return simulated(plain_plan)
+
+
+def test_a_study_over_real_servers_is_the_simulated_one_bit_for_bit(plain: Finished, plain_there: Finished) -> None:
+    same_study(plain, plain_there)
 
 
 def test_a_private_study_spends_what_the_simulated_one_does_by_opacus_accountant(
@@ -127,6 +135,41 @@ def test_each_hospital_is_asked_what_the_encoder_knows_by_heart(
     for one in known["ledger"]:
         told = json.loads(here("site", "ledger", federation.sites[one["site"]].folder, "--json"))
         assert one["digest"] in [entry["hash"] for entry in told["entries"]]
+
+
+def test_scores_reach_the_coordinator_from_the_hospital_that_releases_them(
+    federation: RealFederation, plain: Finished, plain_there: Finished
+) -> None:
+    """They are the simulation's, with three digits and no class; the others keep theirs, and that is no fault."""
+    summary, there = plain.summary, {(one.site, one.model): one for one in plain_there.summary.scores}
+    assert [one.model for one in summary.scores] == ["federated", "base", "local-only", "tf-idf"]
+    for one in summary.scores:
+        assert (one.site, one.task, one.support) == (FIRST, "label", {}) and one.n_test >= 20
+        if one.model != "local-only":  # of which that simulation made none
+            same = there[FIRST, one.model]
+            assert (one.n_train, one.n_test) == (same.n_train, same.n_test)
+            assert one.macro_f1.value == round(same.macro_f1.value, 3)
+    assert {one.against for one in summary.comparisons} == {"base", "local-only", "tf-idf"}
+    assert [(one.site, one.task, one.reason) for one in summary.not_scored] == [(s, "label", KEPT) for s in SITES[1:]]
+    told = federation.status(plain.study)
+    assert not told["incidents"], told["incidents"]
+    phases = [one["text"] for one in events(plain.study) if one["kind"] == "phase"]
+    assert phases == [
+        f"waiting for scores: {count} of 3 sites {'has' if count == 1 else 'have'} answered" for count in range(4)
+    ]
+    left = {name: json.loads(here("site", "receipts", federation.sites[name].folder, "--json")) for name in SITES}
+    sent = [one for one in left[FIRST] if one["kind"] == "scores"]
+    assert len(sent) == 1 and sent[0]["values"]["task/label/n_test"]["value"] == summary.scores[0].n_test
+    assert not [one for name in SITES[1:] for one in left[name] if one["kind"] == "scores"]
+    report, card = (plain.path / "report.html").read_text(), (plain.path / "model" / "README.md").read_text()
+    said = {
+        "compared": "did federation help?" in report,
+        "kept": KEPT in report,
+        "support": "stay at the site" in report,
+        "card": "Task label" in card,
+        "kept, in the card": KEPT in card,
+    }
+    assert all(said.values()), said
 
 
 def test_what_comes_out_says_what_it_is_and_loads(federation: RealFederation, plain: Finished) -> None:
@@ -344,7 +387,7 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
     unit of privacy, digests of its ledger and its approval with its time, and codes."""
     messages = spoken(federation.proxy.exchanges())
     names: dict[int, str] = {}
-    kinds = {"facts": 0, "train": 0, "evaluate": 0, "code": 0, "leak": 0}
+    kinds = {"facts": 0, "train": 0, "evaluate": 0, "scores": 0, "code": 0, "leak": 0}
     numbers = re.compile(r"(part|space|privacy)-[a-z_-]+")
     for message in messages:
         site = message.metadata.src_node_id
@@ -356,6 +399,13 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
         config, metrics = dict(content.config_records), dict(content.metric_records)
         if "config" in config:
             assert set(content) == {"config"}
+            if any("/" in name for name in config["config"]):  # scores: figures of the plan's task, and words of a list
+                assert names[site] == FIRST
+                assert all(name.split("/")[1] == "label" for name in config["config"])
+                words = {one for one in config["config"].values() if not isinstance(one, (int, float))}
+                assert words <= {*get_args(Verdict), *get_args(Metric), *REASONS}
+                kinds["scores"] += 1
+                continue
             if "name" not in config["config"]:  # the memorisation check: figures, and a code where the site vetoes
                 figures = {name: one for name, one in config["config"].items() if name != "veto"}
                 assert all(re.fullmatch("(canaries|identifiers)-[a-z_-]+", name) for name in figures)
@@ -386,7 +436,7 @@ def test_sites_say_nothing_but_what_is_listed(federation: RealFederation, escape
             assert len(array.data) < array.numpy().nbytes + 200
     assert sorted(names.values()) == sorted(SITES)
     assert kinds["facts"] >= 12 and kinds["train"] >= 20 and kinds["evaluate"] >= 20 and kinds["code"] >= 8, kinds
-    assert kinds["leak"], kinds
+    assert kinds["leak"] and kinds["scores"] == 1, kinds
 
 
 def test_no_name_is_looked_up_but_the_coordinators(federation: RealFederation, escaped: dict[str, bytes]) -> None:

@@ -47,7 +47,7 @@ def test_flags_make_a_site_for_its_user_alone(site_command: Run, make_kit: MakeK
     folder = tmp_path / "hospital"
     printed = site_command(
         "init", make_kit(), "--to", folder, "--notes", csv, "--text", "body", "--patient", "subject",
-        "--category", "kind", "--label-column", "ward", "--max-epsilon", 4, "--max-rounds", 50,
+        "--category", "kind", "--label-column", "ward", "--max-epsilon", 4, "--max-rounds", 50, "--release-scores",
     )  # fmt: skip
     assert f"{folder}/north.key.json" in printed and "site check" in printed and "site approve" in printed
     assert SECRET not in printed
@@ -58,7 +58,7 @@ def test_flags_make_a_site_for_its_user_alone(site_command: Run, make_kit: MakeK
     site = open_site(folder)
     assert site.name == "north" and site.config.notes.columns.patient == "subject"
     assert site.config.policy == Policy(
-        require_approval=True, require_privacy=True, unit="patient", max_epsilon=4.0, max_rounds=50
+        require_approval=True, require_privacy=True, unit="patient", max_epsilon=4.0, max_rounds=50, release_scores=True
     )
     assert len(site.config.split_key) == 64 and site.coordinator.address == "localhost:8443"
     load_key(site.coordinator.key)
@@ -74,6 +74,7 @@ def test_the_notes_can_be_opened_at_once(
     site = open_site(folder)
     assert len(site.notes(load_tokenizer(bases["bert"]))) == 300 and site.cache.is_relative_to(folder)
     assert not site.config.policy.require_privacy and site.config.policy.unit == "note"
+    assert not site.config.policy.release_scores  # unless somebody says so
 
 
 @pytest.mark.parametrize(
@@ -154,8 +155,8 @@ def test_the_wizard_asks_for_what_is_missing_and_shows_no_note(
 ) -> None:
     folder = tmp_path / "hospital"
     line = [sys.executable, "-m", "fednotes", "site", "init", str(make_kit()), "--to", str(folder)]
-    # notes; text (a wrong name, then the guess); patient, category, label, date; public; private, epsilon; make
-    answers = [str(csv), "wrong", "", "subject", "kind", "ward", "", "", "n", "6", "y"]
+    # notes; text (a wrong name, then the guess); patient, category, label, date; public; private, epsilon, scores; make
+    answers = [str(csv), "wrong", "", "subject", "kind", "ward", "", "", "n", "6", "y", "y"]
     done, seen = at_terminal(line, answers, environment)
     assert done == 0, seen
     assert "There is no column 'wrong'" in seen and SECRET not in seen and "slept" not in seen
@@ -165,6 +166,7 @@ def test_the_wizard_asks_for_what_is_missing_and_shows_no_note(
         "text": "body", "patient": "subject", "category": "kind", "label": "ward",
     }  # fmt: skip
     assert config.policy.max_epsilon == 6.0 and not config.policy.require_privacy and config.policy.require_approval
+    assert config.policy.release_scores
 
 
 def test_who_says_no_has_made_nothing(

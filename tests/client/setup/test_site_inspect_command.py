@@ -76,6 +76,35 @@ def test_a_private_page_says_what_is_spent_and_what_has_noise(
     assert "with noise" in printed and "NO DIFFERENTIAL" not in printed and page["plan_hash"] in printed
 
 
+@pytest.mark.parametrize(
+    ("policy", "sections", "leaves"),
+    [
+        ({"release_scores": True}, {}, True),
+        ({}, {}, False),
+        ({"release_scores": True}, PRIVATE, False),
+        ({"release_scores": True, "release_uncovered": True}, PRIVATE, True),
+    ],
+)
+def test_the_page_says_whether_scores_would_leave(
+    inspected: Inspected,
+    real_site: MakeSite,
+    plan_file: Callable[..., Path],
+    policy: dict,
+    sections: dict,
+    leaves: bool,
+) -> None:
+    folder, file = (
+        real_site(**policy),
+        plan_file(evaluation={"release_scores": True, "tasks": ["severity"]}, **sections),
+    )
+    page = inspected(file, folder)
+    (told,) = (one["what"] for one in page["leaves"] if one["message"] == "scores")
+    assert ("on severity: macro-F1" in told) == leaves and ("a code: the policy keeps" in told) == (not leaves)
+    assert ("scores on the site's own tasks" in "; ".join(page["stays"])) == (not leaves)
+    silent = inspected(plan_file("silent.toml", **sections), folder)
+    assert "scores" not in {one["message"] for one in silent["leaves"]}
+
+
 def test_the_terminal_says_no_privacy_in_plain_sight(
     site_command: Run, real_site: MakeSite, plan_file: Callable[..., Path]
 ) -> None:

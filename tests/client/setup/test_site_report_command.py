@@ -169,6 +169,21 @@ def test_the_report_has_all_five_with_n_and_intervals(
     assert again["scores"] == made["scores"]
 
 
+def test_another_study_s_scores_are_not_taken_for_this_one_s(
+    site_command: Run, ask: Ask, real_site: MakeSite, plan_file: Callable[..., Path]
+) -> None:
+    """TF-IDF and the base are the same in both, what is asked of them is not."""
+    folder = real_site()
+    for shots in (16, 20):
+        evaluation = {"held_out_notes": 8, "shots": [shots]}
+        plan = load_plan(file := plan_file(f"{shots}.toml", federation={"rounds": 1}, evaluation=evaluation))
+        approve(folder, plan)
+        ask(folder, "evaluate", plan, 1, moved(plan, 0.01))
+        made = json.loads(site_command("report", folder, "--plan", file, "--json"))
+        found = {few["shots"] for score in made["scores"] if score["model"] == "tf-idf" for few in score["few_shot"]}
+        assert found == {shots}
+
+
 def test_leaving_takes_all_that_was_made_of_the_notes_and_keeps_the_accounts(
     site_command: Run, ask: Ask, real_site: MakeSite, make_plan: MakePlan
 ) -> None:
