@@ -52,7 +52,8 @@ class StudySource:
         number = version(self._entry.database, self._entry.study)
         last, state = beat(self._entry.database, self._entry.study)
         moment = last.timestamp() // 30 if state == "running" else ""  # how long a site is waited for is said anew
-        return Feed(f"{number} {state} {moment}", last.timestamp(), _STILL.get(state, ""), SILENT)
+        files = [] if self._site else [name for name, _ in offered(self._entry)]
+        return Feed(f"{number} {state} {moment} {files}", last.timestamp(), _STILL.get(state, ""), SILENT)
 
     def sections(self) -> dict[str, str]:
         record = read_study(self._entry.database, self._entry.study, self._known)
