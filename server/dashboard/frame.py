@@ -1,5 +1,6 @@
 """What every page has: its header, how fresh it is, and its sections, which are renewed while somebody looks."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from server.dashboard.live import Live, Shown
 from server.dashboard.rendering import rendered
 from server.dashboard.shared import Shared
 
+_HELD = 8  # versions of a section: it can be fetched for as long as a page holds it, and the way there takes a while
 _AT_ONCE = 0.3  # seconds: what takes longer to read comes when the page is open already
 
 
@@ -45,6 +47,7 @@ class Section(Element, component="section.js"):
     def __init__(self, shown: Shared, on_action: Callable[[dict[str, str]], Any] | None = None) -> None:
         """`on_action` gets the data of a `<button data-action=…>` in it that was pressed: `{"action": …}` and more."""
         super().__init__()
+        self._held: deque[Shared] = deque(maxlen=_HELD)
         self._show(shown)
         if on_action:
 
@@ -54,12 +57,12 @@ class Section(Element, component="section.js"):
             self.on("action", pressed)
 
     def renew(self, shown: Shared) -> None:
-        if shown is not self._shown:
+        if shown is not self._held[-1]:
             self._show(shown)
             self.update()
 
     def _show(self, shown: Shared) -> None:
-        self._shown = shown  # held, since it can be fetched for as long as somebody holds it
+        self._held.append(shown)
         self._props["src"] = shown.address
 
 

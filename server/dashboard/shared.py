@@ -7,7 +7,7 @@ import hashlib
 from weakref import WeakValueDictionary
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from server.dashboard.static import zipped_answer
@@ -43,7 +43,7 @@ def share(html: str) -> Shared:
 async def _section(request: Request) -> Response:
     found = _held.get(request.path_params["digest"])
     if found is None:
-        return PlainTextResponse("No page shows this any more.", 404)
+        return Response(status_code=204)  # no page shows it any more: what is newer is on its way
     return zipped_answer(request, found.zipped, "text/html", {})
 
 

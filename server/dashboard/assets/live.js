@@ -54,17 +54,11 @@ const page = (() => {
     beat = seconds();
     tick();
   };
-  // The HTML of a section; null where it is not `wanted` any more. What fails is tried again.
-  const fetched = async (address, wanted) => {
-    while (wanted()) {
-      const html = await fetch(address)
-        .then((answer) => (answer.ok ? answer.text() : null))
-        .catch(() => null);
-      if (html !== null) return wanted() ? html : null;
-      await new Promise((again) => setTimeout(again, 1000));
-    }
-    return null;
-  };
+  // The HTML of a section; null where it cannot be had.
+  const fetched = (address) =>
+    fetch(address)
+      .then((answer) => (answer.status === 200 ? answer.text() : null))
+      .catch(() => null);
   const drawn = (section) => {
     for (const data of section.querySelectorAll("script.figures")) {
       if (data.drawn === data.textContent) continue;
