@@ -37,6 +37,7 @@ CONTENTS = [
     ("sites", "Sites"),
     ("artefacts", "Artefacts"),
 ]
+_NAMED = 5  # sites that are late: the ladder shows all
 OF_ALL = ("memorisation", "sites", "artefacts")  # what the page of one site has not
 
 
@@ -89,7 +90,7 @@ class StudySource:
             privacy=record.plan.privacy_words,
             no_dp=record.plan.privacy_words == NO_DP,
             line=verdict(record, record.state, now),
-            late=words.listed(late),
+            late=words.listed([*late[:_NAMED], f"{len(late) - _NAMED} more"] if len(late) > _NAMED else late),
             message=record.message,
             lead=words.lead(record.summary()) if record.state == "finished" else [],
             contents=[one for one in CONTENTS if not self._site or one[0] not in OF_ALL],
