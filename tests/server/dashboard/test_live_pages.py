@@ -3,6 +3,8 @@
 import asyncio
 import re
 import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +14,7 @@ from dashboards import (
     PASSWORD,
     Dashboard,
     Start,
+    add_record,
     add_round,
     add_run,
     eventually,
@@ -20,14 +23,16 @@ from dashboards import (
     run_apart,
     silent_for,
 )
-from example_summary import SITES, site_facts
+from example_summary import SITES, example_summary, site_facts
 from page_tags import HOSTILE
 from playwright.sync_api import Page, expect
-from sqlalchemy import text
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
 from viewers import Viewer
 
 from server.events import Event
 from server.record.place import opened as opened_record
+from server.record.tables import SiteRoundRow
 from server.run_folder import RunFolder
 
 NEW = "New Hospital"
@@ -264,6 +269,39 @@ def test_a_keyboard_is_enough(dashboard: Dashboard, open_window: Open) -> None:
     assert seen[-1] == "test"
     page.keyboard.press("Enter")
     page.wait_for_url("**/study/*")
+
+
+def test_fifty_sites_with_long_names_and_late_ones_fit_on_a_phone(
+    dashboard: Dashboard, runs: Path, open_window: Open, screenshots: Path
+) -> None:
+    study = "a-study-whose-name-is-as-long-as-a-name-can-be-and-not-a-letter"[:63]
+    folder = runs / f"study-20261126-120000-{study}"
+    folder.mkdir()
+    names = [f"The Royal {number} Teaching Hospital of Obstetrics, Gynaecology and Paediatrics" for number in range(50)]
+    add_record(folder, None, study, False, example_summary(names, 2))
+    database, row = opened_record(folder)
+    now = datetime.now(UTC)
+    with recorder(folder) as record:
+        record(Event("began", 2))
+        record(Event("round-started", 3))
+        for name in names[:10]:
+            record(Event("asked", 3, name))
+    for is_round, asked in ((SiteRoundRow.round < 3, 60), (SiteRoundRow.round == 3, 7200)):
+        change = update(SiteRoundRow).where(SiteRoundRow.study == row, is_round, SiteRoundRow.site.in_(names[:8]))
+        values = {"asked": now - timedelta(seconds=asked), "returned": now if asked == 60 else None}
+        database.write(partial(Session.execute, statement=change.values(values)))
+    database.close()
+    page = opened(open_window(390), dashboard, RunFolder(folder))
+    expect(page.locator(".late")).to_have_text(re.compile(r"^The Royal 0 .* and 3 more: longer than usual\.$"))
+    now_slow = page.locator("#ladder td.now.slow")
+    expect(now_slow).to_have_count(8)
+    expect(now_slow.first).to_have_text("training since 2 h 0 min, longer than usual")
+    assert page.locator("#ladder tbody th a").first.evaluate("link => link.offsetHeight") < 80, (
+        "a name takes many lines"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "it scrolls sideways"
+    assert violations(page) == []
+    page.screenshot(path=screenshots / "study-fifty-390.png", full_page=True)
 
 
 def test_scripts_in_names_do_nothing(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
