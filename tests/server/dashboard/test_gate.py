@@ -240,6 +240,26 @@ def test_browsers_are_told_what_pages_may_do(guarded: Dashboard, dashboard: Dash
         assert "server" not in headers and "strict-transport-security" not in headers
 
 
+def test_files_of_any_installation_are_zipped_and_kept_for_good(guarded: Dashboard, dashboard: Dashboard) -> None:
+    login, page = guarded.get("/login").text, dashboard.get("/study/first").text
+    own = re.findall(r'(?:href|src|data-plotly)="(/assets/[^"]+)"', login + page)
+    theirs = re.findall(r'"(/_nicegui/[^"]+/static/[^"]+\.js)"', page)
+    assert len(set(own)) >= 9 and len(theirs) >= 4
+    for address in [*own, *theirs]:
+        answer = dashboard.get(address)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["content-encoding"] == "gzip" and len(answer.content) > 0
+        plain = dashboard.get(address, headers={"Accept-Encoding": "identity"})
+        assert "content-encoding" not in plain.headers and plain.content == answer.content
+    digest, name = own[0].split("/")[2:]
+    assert guarded.get(own[0]).status_code == 200  # the login page needs them
+    assert guarded.get(theirs[0]).status_code == 401
+    assert dashboard.get(f"/assets/{digest[::-1]}/{name}").status_code == 404
+    section = re.search(r"/section/[0-9a-f]{64}", dashboard.shown("/study/first"))
+    assert section and dashboard.get(section[0]).headers["cache-control"] == "no-store"
+    assert guarded.get(section[0]).status_code == 401
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -79,6 +79,7 @@ def test_pages_are_accessible_quiet_and_ask_nobody_else(
         opened(window, guarded, path)
         if name != "studies":
             all_drawn(page)
+        assert any("plotly" in address for address in window.asked) == (name != "studies")
         assert violations(page) == []
         assert page.locator("html").get_attribute("lang") == "en-US"
         for landmark in ("banner", "main"):
