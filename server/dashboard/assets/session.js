@@ -5,7 +5,7 @@
   const bar = document.querySelector("header.bar[data-idle]");
   if (!bar) return; // there is no password, and so no session
   const idle = Number(bar.dataset.idle);
-  const WARNING = Math.min(60, idle / 2); // seconds before the end
+  const WARNING = Math.min(60, 0.75 * idle); // seconds before the end
   const asked = document.getElementById("ending");
   const [words, button] = [asked.querySelector("p"), asked.querySelector("button")];
 
@@ -40,7 +40,7 @@
     (found.left > WARNING ? hide : say)();
   };
   const here = () => {
-    if (asked.hidden && seconds() - told < Math.min(60, idle / 4)) return;
+    if (asked.hidden && seconds() - told < Math.min(60, idle / 8)) return;
     told = seconds();
     ask("POST");
   };

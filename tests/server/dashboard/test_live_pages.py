@@ -202,15 +202,15 @@ def test_a_wrong_password_is_refused_and_slowed(
 def test_the_end_of_a_session_is_announced_and_leads_to_the_login_and_back(
     start_dashboard: Start, runs: Path, password_file: Path, open_window: Open, screenshots: Path
 ) -> None:
-    guarded = start_dashboard(runs, "--password-file", str(password_file), "--idle-minutes", "0.1")
+    guarded = start_dashboard(runs, "--password-file", str(password_file), "--idle-minutes", "0.14")
     page = open_window().page
     log_in(page, guarded)
     page.goto(guarded.address + "/study/first")
     warning = page.get_by_role("alertdialog", name=re.compile(r"^You will be logged out in \d s\.$"))
     link = page.get_by_role("link", name="Studies")
     link.focus()
-    for _ in range(8):  # another page of the session keeps it: nobody is bothered in this one
-        page.wait_for_timeout(500)
+    for _ in range(10):  # another page of the session keeps it: nobody is bothered in this one
+        page.wait_for_timeout(300)
         assert page.request.post(f"{guarded.address}/session").ok
         expect(warning).to_be_hidden()
     warning.wait_for()
