@@ -4,9 +4,10 @@
     python benchmarks/dashboard.py --sites 50 --rounds 200 --viewers 20
 
 It writes the record as a study does, event by event, into a scratch folder; starts `fednotes dashboard` on it; and
-prints the seconds from the navigation until ladder and charts are drawn (the first time, when nothing has been read,
-and again), the bytes of the page, those from a new event to all viewers, and the memory of the dashboard's process.
-Needs Chromium and what the tests need.
+prints the seconds from the navigation until the page is open (verdict and ladder are there, the feed is live, and the
+charts in the window are drawn), and until all charts are drawn by whoever scrolls to the end at once: the first time,
+when nothing has been read; with an empty cache of the browser; with a full one. Then the seconds from a new event to
+all viewers, and the memory of the dashboard's process. Needs Chromium and what the tests need.
 """
 
 import argparse
@@ -25,23 +26,35 @@ import psutil  # noqa: E402
 from browsing import CHROMIUM  # noqa: E402
 from dashboards import add_record, add_round, next_round, recorder  # noqa: E402
 from example_summary import example_summary  # noqa: E402
-from playwright.sync_api import Browser, sync_playwright  # noqa: E402
+from playwright.sync_api import Page, sync_playwright  # noqa: E402
 from viewers import Viewer  # noqa: E402
 
-DRAWN = """() => {
-    const drawn = document.querySelectorAll("#training .main-svg").length && document.querySelector("#ladder td.cell");
-    return drawn && document.documentElement.classList.contains("drawn") && window.socket?.connected;
+# Verdict and ladder are there, the feed is live, and the charts in the window are drawn.
+OPENED = """() => document.querySelector("#verdict .verdict-line") && document.querySelector("#ladder td.cell")
+    && ["live", "still", "old"].includes(document.documentElement.dataset.feed) && window.socket?.connected
+    && document.documentElement.classList.contains("drawn")"""
+# Whoever reads on to the end has every chart.
+ALL_DRAWN = """() => {
+    const next = [...document.querySelectorAll(".chart")].find((one) => !one.querySelector(".main-svg"));
+    next?.scrollIntoView();
+    return document.querySelector("#sites") && !next;
 }"""
 
 
-def seconds_until_drawn(browser: Browser, address: str) -> float:
-    page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+def seconds(page: Page, address: str) -> tuple[float, float]:
+    """From the navigation until the page is open, and until all its charts are drawn by scrolling to each at once."""
     began = time.perf_counter()
     page.goto(address, wait_until="commit")
-    page.wait_for_function(DRAWN, timeout=120_000)
-    took = time.perf_counter() - began
-    page.context.close()
-    return took
+    page.wait_for_function(OPENED, timeout=120_000)
+    opened = time.perf_counter() - began
+    page.wait_for_function(ALL_DRAWN, timeout=120_000)
+    return opened, time.perf_counter() - began
+
+
+def said(what: str, took: list[tuple[float, float]]) -> str:
+    opened, drawn = zip(*took, strict=True)
+    worst = f" (worst {max(opened):.2f})" if len(took) > 1 else ""
+    return f"{what}: open {statistics.median(opened):.2f} s{worst}, all charts {statistics.median(drawn):.2f} s"
 
 
 async def seconds_until_all_heard(address: str, viewers: int, run: Path, number: int) -> list[float]:
@@ -90,10 +103,22 @@ def measure(address: str, process: psutil.Process, run: Path, given: argparse.Na
     print(f"load {psutil.getloadavg()[0]:.1f}; dashboard, idle: {memory()}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        first = seconds_until_drawn(browser, address)
-        again = [seconds_until_drawn(browser, address) for _ in range(5)]
+
+        def fresh() -> Page:
+            return browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+
+        def opened(page: Page) -> tuple[float, float]:
+            took = seconds(page, address)
+            page.goto("about:blank")
+            return took
+
+        print(said("the first time", [opened(fresh())]), f"load {psutil.getloadavg()[0]:.1f}", memory(), sep="; ")
+        print(said("empty cache", [opened(fresh()) for _ in range(7)]), f"load {psutil.getloadavg()[0]:.1f}", sep="; ")
+        page = fresh()
+        opened(page)
+        warm = said("full cache", [opened(page) for _ in range(7)])
+        print(warm, f"load {psutil.getloadavg()[0]:.1f}", memory(), sep="; ")
         browser.close()
-    print(f"opened: {first:.2f} s the first time, then {statistics.median(again):.2f} s ({max(again):.2f}); {memory()}")
     took = asyncio.run(seconds_until_all_heard(address, given.viewers, run, given.rounds + 1))
     print(f"{given.viewers} viewers heard of an event after {min(took):.2f} to {max(took):.2f} s; {memory()}")
 

@@ -13,6 +13,7 @@ from common.errors import FednotesError, InputError, StudyError
 from common.files import write_text
 from common.plan import StudyPlan, parse_plan, plan_to_toml
 from server.dashboard.asking import Notice, button, confirm, paragraph
+from server.dashboard.downloads import EXPORT_FOLDER
 from server.dashboard.guard import address_of
 from server.dashboard.library import Entry
 from server.events import Event
@@ -27,7 +28,8 @@ _LOOK = 0.5  # seconds
 
 @dataclass(frozen=True)
 class _Action:
-    """`states`: of a study that it can be done to. `done`: in the record; `ended`: when its command has ended well."""
+    """`states`: of a study that it can be done to. `done`: in the record; `ended`: what is said when its command has
+    ended well."""
 
     states: tuple[State, ...]
     question: str
@@ -54,9 +56,9 @@ _ACTIONS = {
     "export": _Action(
         ("finished",),
         "Export the model?",
-        "It is written to the folder “export” of the run, with its card.",
+        "It is written to the folder “export” of the run, with its card and its governance annex.",
         "exported",
-        "The model is exported, to the folder “export” of the run.",
+        "The model is exported: to {run}/export on the coordinator's machine, and below as export.zip.",
     ),
 }
 
@@ -97,6 +99,7 @@ class Actions:
 
     def _check(self, text: str, said: ui.element, notice: Notice) -> None:
         said.clear()
+        who = address_of(ui.context.client.request)
         with said:
             try:
                 plan = parse_plan(text)
@@ -113,14 +116,14 @@ class Actions:
             what = "The coordinator waits for the sites and begins; the study then shows in the list."
 
             async def start() -> None:
-                await self._start(plan, notice)
+                await self._start(plan, who, notice)
 
             button("Start it", "button strong", "start-plan").on("click", lambda: confirm(question, what, start))
 
-    async def _start(self, plan: StudyPlan, notice: Notice) -> None:
+    async def _start(self, plan: StudyPlan, who: str, notice: Notice) -> None:
         assert self._coordinator is not None  # else there is no form
         file = self._coordinator / PLANS / f"{plan.study.name}-{plan.hash()[:12]}.toml"
-        words = ["server", "run", str(self._coordinator), str(file), "--quiet"]
+        words = ["server", "run", str(self._coordinator), str(file), "--quiet", "--asked-by", who]
         words += ["--db", self._database] if self._database else []
         try:
             await asyncio.to_thread(write_text, file, plan_to_toml(plan))
@@ -138,25 +141,29 @@ class Actions:
         if running is None:
             return notice.say(_ACTIONS[action].ended)
         notice.say("It is being done.")
-        running.follow(notice, _ACTIONS[action].ended)
+        running.follow(notice, _ACTIONS[action].ended.format(run=entry.folder.absolute()))
 
 
 def _begin(entry: Entry, action: str, who: str) -> "_Command | None":
-    """Record an action and begin it; None where it is done already. Raises InputError where it cannot be done now."""
+    """Begin an action, which is recorded; None where it is done already. Raises InputError where it cannot be done
+    now."""
     record, run = read_study(entry.database, entry.study), entry.run
     if record.state not in _ACTIONS[action].states or run is None:
         raise InputError("not-now", f"The study is {record.state}.", "The page shows what can be done.")
     recorder, simulated = Recorder(entry.database, entry.study), record.engine != "servers"
-    text = f"The study was {_ACTIONS[action].done} from the dashboard, by {who}"
-    recorder(Event("action", max(record.begun, default=0), text=text))
+    if simulated or action == "export":  # the commands of studies over servers record it themselves
+        text = f"The study was {_ACTIONS[action].done} from the dashboard, by {who}"
+        recorder(Event("action", max(record.begun, default=0), text=text))
     if action == "stop" and simulated:  # it keeps what it has done, whenever it is killed
         RunFolder(run).kill_holder()
         recorder.stop(StudyError("study-stopped", "The study was stopped.", "It can be resumed."))
         return None
+    asked = ["--asked-by", who]
+    server_resume = ["server", "resume", str(run), "--quiet", *asked]
     command = {
-        "stop": ["server", "stop", str(run)],
-        "resume": ["simulate", "--resume", str(run), "--quiet"] if simulated else ["server", "resume", str(run), "-q"],
-        "export": ["export", str(run), "--to", str(run / "export")],
+        "stop": ["server", "stop", str(run), *asked],
+        "resume": ["simulate", "--resume", str(run), "--quiet"] if simulated else server_resume,
+        "export": ["export", str(run), "--to", str(run / EXPORT_FOLDER)],
     }[action]
     return _Command(command, run / LOG)
 

@@ -9,6 +9,7 @@ from server.dashboard.live import Feed
 from server.dashboard.rendering import rendered
 from server.figures.privacy import epsilon_words, last_reports
 from server.figures.round_lines import named_lines
+from server.figures.style import marks
 from server.record.reader import LiveSummary, StudyRecord, beat, read_study, version
 from server.report.shell import Charts
 from server.report.tables import NOTHING, Table
@@ -36,7 +37,9 @@ class Comparison:
             _losses(records),
             _loss_table(records),
         )
-        return {"comparison": rendered("comparison.html", charts, table=table, chart=chart, records=records)}
+        names = {name: (name, mark) for name, mark in marks(list(_names(records).values())).items()}
+        found = rendered("comparison.html", charts, table=table, chart=chart, names=names, records=records)
+        return {"comparison": found}
 
 
 def comparison_table(records: list[StudyRecord]) -> Table:

@@ -13,12 +13,16 @@ from server.dashboard.library import Entry, Library
 from server.dashboard.rendering import rendered
 from server.run_folder import MODEL_FOLDER, PLAN_FILE, REPORT_FILE, SUMMARY_FILE
 
+EXPORT_FOLDER = "export"  # in the folder of the run
 _FILES = {
     REPORT_FILE: "the report, one page that needs no network",
     SUMMARY_FILE: "the results as data",
     PLAN_FILE: "the plan",
 }
-MODEL_ZIP = "model.zip"
+_FOLDERS = {
+    "model.zip": (MODEL_FOLDER, "the encoder, with its card"),
+    "export.zip": (EXPORT_FOLDER, "the release: the encoder, its card, and its governance annex"),
+}
 
 
 def offered(entry: Entry) -> list[tuple[str, str]]:
@@ -28,8 +32,9 @@ def offered(entry: Entry) -> list[tuple[str, str]]:
         return []
     # a link could lead to what is no file of the run
     found = [(name, what) for name, what in _FILES.items() if (run / name).is_file() and not (run / name).is_symlink()]
-    if (run / MODEL_FOLDER).is_dir() and not (run / MODEL_FOLDER).is_symlink():
-        found.append((MODEL_ZIP, "the encoder, with its card"))
+    for name, (folder, what) in _FOLDERS.items():
+        if (run / folder).is_dir() and not (run / folder).is_symlink():
+            found.append((name, what))
     return found
 
 
@@ -42,8 +47,8 @@ def download(library: Library) -> Callable[[Request], Awaitable[Response]]:
             text = "There is no such file, or no longer."
             return HTMLResponse(rendered("refused.html", title="Not found", text=text), 404)
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-        if name == MODEL_ZIP:
-            content = await run_in_threadpool(_zipped, run / MODEL_FOLDER)
+        if name in _FOLDERS:
+            content = await run_in_threadpool(_zipped, run / _FOLDERS[name][0])
             return Response(content, media_type="application/zip", headers=headers)
         return FileResponse(run / name, media_type="application/octet-stream", headers=headers)
 

@@ -1,11 +1,11 @@
 """What every page has: its header, how fresh it is, and its sections, which are renewed while somebody looks."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import plotly
-from nicegui import ui
+from nicegui import html, ui
 from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
@@ -13,8 +13,10 @@ from server.dashboard.asking import Notice
 from server.dashboard.guard import logged_in
 from server.dashboard.live import Live, Shown
 from server.dashboard.rendering import rendered
+from server.dashboard.shared import Shared
 
-PLOTLY_JS = f"/assets/plotly-{plotly.__version__}.js"
+_HELD = 8  # versions of a section: it can be fetched for as long as a page holds it, and the way there takes a while
+_AT_ONCE = 0.3  # seconds: what takes longer to read comes when the page is open already
 
 
 @contextmanager
@@ -27,24 +29,26 @@ def frame(title: str, eyebrow: str, idle: float) -> Iterator[Notice]:
     request = client.request
     session = logged_in(request.scope)
     client.title = f"{title} – Fednotes"
-    ui.add_head_html(rendered("head.html", plotly=PLOTLY_JS))
+    ui.add_head_html(rendered("head.html"))
     ui.add_body_html(
         rendered(
             "header.html", here=request.url.path, form=session.form if session else "", idle=idle if session else None
         )
     )
     with ui.element("div").props('id="content" tabindex="-1"'):
-        Section(rendered("title.html", title=title, eyebrow=eyebrow))
+        html.p(eyebrow).classes("eyebrow")
+        html.h1(title)
         yield Notice()
 
 
 class Section(Element, component="section.js"):
-    """HTML that the server made: `html` is set anew where it changed. What it holds must be escaped already."""
+    """A section of the page, which the browser fetches, and again where it changed."""
 
-    def __init__(self, html: str, on_action: Callable[[dict[str, str]], Any] | None = None) -> None:
+    def __init__(self, shown: Shared, on_action: Callable[[dict[str, str]], Any] | None = None) -> None:
         """`on_action` gets the data of a `<button data-action=…>` in it that was pressed: `{"action": …}` and more."""
         super().__init__()
-        self.html = self._props["html"] = html
+        self._held: deque[Shared] = deque(maxlen=_HELD)
+        self._show(shown)
         if on_action:
 
             def pressed(event: GenericEventArguments) -> Any:
@@ -52,10 +56,14 @@ class Section(Element, component="section.js"):
 
             self.on("action", pressed)
 
-    def renew(self, html: str) -> None:
-        if html != self.html:
-            self.html = self._props["html"] = html
+    def renew(self, shown: Shared) -> None:
+        if shown is not self._held[-1]:
+            self._show(shown)
             self.update()
+
+    def _show(self, shown: Shared) -> None:
+        self._held.append(shown)
+        self._props["src"] = shown.address
 
 
 class FeedLine(Element, component="feed.js"):
@@ -82,15 +90,15 @@ class Sections(Element):
         self._made: dict[str, Section] = {}
 
     def renew(self, shown: Shown) -> None:
-        wanted = {name: html for name, html in shown.sections.items() if self._names is None or name in self._names}
+        wanted = {name: one for name, one in shown.sections.items() if self._names is None or name in self._names}
         for name in [name for name in self._made if name not in wanted]:
             self._made.pop(name).delete()
-        for index, (name, html) in enumerate(wanted.items()):
+        for index, (name, one) in enumerate(wanted.items()):
             if name in self._made:
-                self._made[name].renew(html)
+                self._made[name].renew(one)
             else:
                 with self:
-                    self._made[name] = Section(html, self._on_action)
+                    self._made[name] = Section(one, self._on_action)
                 self._made[name].move(self, index)
 
 
@@ -102,7 +110,7 @@ async def watch(live: Live, *parts: Sections | FeedLine) -> None:
             part.renew(shown)
 
     ui.context.client.on_delete(lambda: live.leave(renew))
-    renew(await live.join(renew))
+    renew(await live.join(renew, _AT_ONCE))
 
 
 def _news(shown: Shown) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Row:
     cells: list[Cell | None]
     now: str
     state: SiteState
+    slow: bool = False  # it takes longer than it usually does
 
 
 def ladder_section(record: StudyRecord, key: str, site: str) -> str:
@@ -65,16 +66,16 @@ def _row(record: StudyRecord, name: str, did: list[SiteNow | None], now: datetim
     if last is None:
         return Row(name, cells, "has not been asked yet", "waiting")
     state = last.state
-    text = MARKS[state][1]
+    text, slow = MARKS[state][1], False
     if state in ("sending", "training") and record.state != "running":
         text = f"was {text} when the study was {record.state}"
     elif state in ("sending", "training") and last.asked:
         text += f" since {duration((now - last.asked).total_seconds())}"
-        if is_late(record, last, now):
+        if slow := is_late(record, last, now):
             text += ", longer than usual"
     elif state not in ("returned", "waiting"):
-        text = f"out since round {_since(record, name)}: {sentence(name, last.code)}" if last.code else text
-    return Row(name, cells, text, state)
+        text = f"out since round {_since(record, name)}: {sentence('the site', last.code)}" if last.code else text
+    return Row(name, cells, text, state, slow)
 
 
 def _since(record: StudyRecord, name: str) -> int:

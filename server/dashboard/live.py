@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from common.errors import FednotesError
+from server.dashboard.shared import Shared, share
 
 LOOK_EVERY = 0.5  # seconds
 BEAT_EVERY = 5.0  # seconds: a page that hears nothing for three beats says so
@@ -47,10 +48,11 @@ class Source(Protocol):
 class Shown:
     """What viewers see. A section that did not change is the same object as before.
 
-    `checked`: when the source last answered, in Unix seconds. `problem`: why it does not; empty where it does.
+    `checked`: when the source last answered, in Unix seconds; 0 while it is read for the first time. `problem`: why it
+    does not; empty where it does.
     """
 
-    sections: dict[str, str] = field(default_factory=dict)
+    sections: dict[str, Shared] = field(default_factory=dict)
     feed: Feed = Feed("")
     checked: float = 0.0
     problem: str = ""
@@ -71,12 +73,13 @@ class Live:
         self._looked = asyncio.Event()
         self._told = 0.0
 
-    async def join(self, viewer: Viewer) -> Shown:
-        """What there is to see now; `viewer` is called with what comes."""
+    async def join(self, viewer: Viewer, patience: float = 60.0) -> Shown:
+        """What there is to see now, or nothing where that takes longer; `viewer` is called with what comes."""
         self._viewers.append(viewer)
         if self._polling is None:
             self._polling = asyncio.create_task(self._poll())
-        await self._looked.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), patience)
         return self.shown
 
     def leave(self, viewer: Viewer) -> None:
@@ -106,7 +109,9 @@ class Live:
             feed = await asyncio.to_thread(self._source.feed)
             sections = before.sections
             if feed.version != before.feed.version or before.problem or not before.checked:
-                sections = _kept(before.sections, await asyncio.to_thread(self._source.sections))
+                sections = await asyncio.to_thread(self._rendered)
+                if list(sections.items()) == list(before.sections.items()):
+                    sections = before.sections
             problem = ""
         except FednotesError as error:
             feed, sections, problem = before.feed, before.sections, str(error)
@@ -116,12 +121,8 @@ class Live:
             problem = "A defect in Fednotes: the dashboard's output says which."
         self.shown = Shown(sections, feed, time.time(), problem)
 
-
-def _kept(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
-    """`now`, with what is equal taken from `before`; `before` itself where all of it is."""
-    if list(before.items()) == list(now.items()):
-        return before
-    return {name: before[name] if before.get(name) == html else html for name, html in now.items()}
+    def _rendered(self) -> dict[str, Shared]:
+        return {name: share(html) for name, html in self._source.sections().items()}
 
 
 class Lives:

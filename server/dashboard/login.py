@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from server.dashboard.guard import LOGIN, logged_in
@@ -85,10 +85,12 @@ class Login:
         return answer
 
     async def session(self, request: Request) -> Response:
-        """GET: is there still one? (The guard says 401 where not.) POST: a person is there."""
-        if request.method == "POST":
-            self._sessions.find(request.scope["session_cookie"], touch=True)
-        return Response(status_code=204)
+        """How long it lasts. (The guard says 401 where there is none.) POST: a person is there."""
+        session = self._sessions.find(request.scope["session_cookie"], touch=request.method == "POST")
+        if session is None:  # it ended just now
+            return Response("Log in first.", 401)
+        left, lasts = self._sessions.left(session)
+        return JSONResponse({"left": round(left, 1), "lasts": lasts})
 
     def _too_many(self, request: Request, wanted: str, wait: float) -> Response:
         seconds = math.ceil(wait)

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from server.dashboard import static
 from server.report.shell import Charts, environment
 
 HERE = Path(__file__).parent
 _ENVIRONMENT = environment(HERE / "templates")
+_ENVIRONMENT.globals["asset"] = static.address
 
 
 def rendered(template: str, charts: Charts | None = None, **context: Any) -> str:

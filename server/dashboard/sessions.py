@@ -49,6 +49,12 @@ class Sessions:
             session.seen = now
         return session
 
+    def left(self, session: Session) -> tuple[float, bool]:
+        """Seconds until it ends, and whether a sign of a person makes it last."""
+        now = time.monotonic()
+        idle, whole = session.seen + self.idle - now, session.began + self.longest - now
+        return min(idle, whole), idle < whole
+
     def end(self, cookie: str) -> None:
         self._open.pop(_key(cookie), None)
 

@@ -37,6 +37,7 @@ CONTENTS = [
     ("sites", "Sites"),
     ("artefacts", "Artefacts"),
 ]
+_NAMED = 5  # sites that are late: the ladder shows all
 OF_ALL = ("memorisation", "sites", "artefacts")  # what the page of one site has not
 
 
@@ -52,7 +53,8 @@ class StudySource:
         number = version(self._entry.database, self._entry.study)
         last, state = beat(self._entry.database, self._entry.study)
         moment = last.timestamp() // 30 if state == "running" else ""  # how long a site is waited for is said anew
-        return Feed(f"{number} {state} {moment}", last.timestamp(), _STILL.get(state, ""), SILENT)
+        files = [] if self._site else [name for name, _ in offered(self._entry)]
+        return Feed(f"{number} {state} {moment} {files}", last.timestamp(), _STILL.get(state, ""), SILENT)
 
     def sections(self) -> dict[str, str]:
         record = read_study(self._entry.database, self._entry.study, self._known)
@@ -88,7 +90,7 @@ class StudySource:
             privacy=record.plan.privacy_words,
             no_dp=record.plan.privacy_words == NO_DP,
             line=verdict(record, record.state, now),
-            late=words.listed(late),
+            late=words.listed([*late[:_NAMED], f"{len(late) - _NAMED} more"] if len(late) > _NAMED else late),
             message=record.message,
             lead=words.lead(record.summary()) if record.state == "finished" else [],
             contents=[one for one in CONTENTS if not self._site or one[0] not in OF_ALL],

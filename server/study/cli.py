@@ -26,6 +26,7 @@ Plan = Annotated[Path, typer.Argument(help="The study plan, a TOML file.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AskedBy = Annotated[str, typer.Option(hidden=True)]  # the dashboard's: who pressed the button
 
 _ENDS = """
 Exit codes: 0 all rounds are done, 2 wrong input, 3 the coordinator does not run, 4 the study stopped before its end
@@ -75,7 +76,14 @@ def register(server: typer.Typer, top: typer.Typer) -> None:
     top.command("status", epilog=_STATUS)(status_command)
 
 
-def run_command(folder: Coordinator, plan: Plan, db: Db = None, quiet: Quiet = False, as_json: Json = False) -> None:
+def run_command(
+    folder: Coordinator,
+    plan: Plan,
+    db: Db = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    asked_by: AskedBy = "",
+) -> None:
     """Run a study over the registered sites: wait for them, start it, follow it to its end.
 
     Ctrl-C ends only the looking on; `fednotes server stop` ends the study.
@@ -90,12 +98,12 @@ def run_command(folder: Coordinator, plan: Plan, db: Db = None, quiet: Quiet = F
     console = _console(quiet)
     there = wait_for_sites(server, wanted, console if console.is_terminal else None)
     study = new_study(wanted, server.runs, server.folder, db)
-    _acted(study, "started")
+    _acted(study, "started", asked_by)
     console.print(f"{study.path}\n{wanted.privacy_words}; sites: {', '.join(there)}", highlight=False, soft_wrap=True)
     _carry(server, study, there, console, quiet, as_json)
 
 
-def resume_command(run: Run, quiet: Quiet = False, as_json: Json = False) -> None:
+def resume_command(run: Run, quiet: Quiet = False, as_json: Json = False, asked_by: AskedBy = "") -> None:
     """Go on with a study that stopped, from its last checkpoint; or follow one that runs."""
     from server.deployment.config import Server
     from server.study.folder import Study
@@ -109,11 +117,11 @@ def resume_command(run: Run, quiet: Quiet = False, as_json: Json = False) -> Non
     if summary and summary.status == "finished":
         return _end(study, console, quiet, as_json)
     there = [] if study.busy() else wait_for_sites(server, plan, console if console.is_terminal else None)
-    _acted(study, "resumed")
+    _acted(study, "resumed", asked_by)
     _carry(server, study, there, console, quiet, as_json)
 
 
-def stop_command(run: Run) -> None:
+def stop_command(run: Run, asked_by: AskedBy = "") -> None:
     """Stop a study: its sites stop training, too. It can be resumed."""
     from server.deployment.config import Server
     from server.study.folder import Study
@@ -123,7 +131,7 @@ def stop_command(run: Run) -> None:
     server = Server(Path(study.record.coordinator))
     _is_started(server)
     if stopped := stop(server, study):
-        _acted(study, "stopped")
+        _acted(study, "stopped", asked_by)
     print("Stopped. Go on with: fednotes server resume " + str(run) if stopped else "It was not running.")
 
 
@@ -173,13 +181,15 @@ def _print_events(run: Path, watch: bool) -> None:
         time.sleep(1.0)
 
 
-def _acted(study: "Study", did: str) -> None:
-    """Write down who did what."""
+def _acted(study: "Study", did: str, asked_by: str) -> None:
+    """Write down who did what. `asked_by`: whoever pressed a button of the dashboard."""
     from server.events import Event
     from server.record.place import opened
     from server.record.recorder import Recorder
 
     text = f"{getpass.getuser()} {did} the study from the command line"
+    if asked_by:
+        text = f"The study was {did} from the dashboard, by {asked_by}"
     Recorder(*opened(study.path))(Event("action", max(0, study.rounds_done()), text=text))
 
 

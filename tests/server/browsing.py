@@ -27,3 +27,11 @@ def violations(page: Page) -> list[str]:
     """What axe finds wrong, best practices included."""
     found = Axe().run(page).response["violations"]
     return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
+
+
+def all_drawn(page: Page) -> None:
+    """Draws every chart of the page, as before it is printed: those far from the window are not, else."""
+    page.locator("html.drawn").wait_for()
+    page.wait_for_function("window.Plotly")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_function("[...document.querySelectorAll('.chart')].every(one => one.querySelector('.main-svg'))")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from browsing import Open, violations
+from browsing import Open, all_drawn, violations
 from example_summary import example_map, example_summary
 from example_table import example_table
 
@@ -20,6 +20,10 @@ def test_the_report_draws_itself_without_a_network(
     page = window.page
     page.goto(path.as_uri())
     page.locator("html.drawn").wait_for()
+    assert 0 < page.locator(".main-svg").count() < page.locator(".chart").count(), "what is far away is drawn at once"
+    page.locator(".chart").last.scroll_into_view_if_needed()
+    page.locator(".chart").last.locator(".main-svg").first.wait_for()
+    all_drawn(page)
     assert page.locator(".chart").count() == page.locator(".chart > .plot-container").count() > 5
     ink = {"light": "rgb(29, 36, 44)", "dark": "rgb(231, 235, 239)"}[scheme]
     assert page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill") == ink
@@ -50,6 +54,6 @@ def test_the_report_of_a_table_draws_itself(tmp_path: Path, open_window: Open) -
     write_table_report(example_table(), path)
     window = open_window(390)
     window.page.goto(path.as_uri())
-    window.page.locator("html.drawn").wait_for()
+    all_drawn(window.page)
     assert violations(window.page) == []
     assert window.console == [] and window.asked == [path.as_uri()]

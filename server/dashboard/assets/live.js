@@ -1,6 +1,6 @@
 "use strict";
-// What the page does by itself: it draws the charts of a section, tells how old its data are, and says so when no more
-// come. A server that is dead cannot say that it is.
+// What the page does by itself: it fetches sections and draws their charts, tells how old its data are, and says so when
+// no more come. A server that is dead cannot say that it is.
 const page = (() => {
   const SILENCE = 15; // seconds without a beat from the server, which sends one every five
   const OPENING = 5; // seconds until a page that opens is called lost
@@ -27,6 +27,7 @@ const page = (() => {
       const since = `What is shown is as it was at ${clock(beat)}, and may be out of date.`;
       return ["lost", `Connection lost. ${since} This page tries again by itself; see whether fednotes dashboard still runs.`];
     }
+    if (!feed.checked) return ["reading", "Reading the record."];
     if (feed.problem) return ["problem", `No news. ${feed.problem}`];
     if (feed.still) return ["still", feed.still];
     if (feed.heard && seconds() + behind - feed.heard > feed.stale)
@@ -49,10 +50,15 @@ const page = (() => {
   };
   const news = (given) => {
     feed = given;
-    behind = given.checked - seconds();
+    if (given.checked) behind = given.checked - seconds();
     beat = seconds();
     tick();
   };
+  // The HTML of a section; null where it cannot be had.
+  const fetched = (address) =>
+    fetch(address)
+      .then((answer) => (answer.status === 200 ? answer.text() : null))
+      .catch(() => null);
   const drawn = (section) => {
     for (const data of section.querySelectorAll("script.figures")) {
       if (data.drawn === data.textContent) continue;
@@ -63,22 +69,6 @@ const page = (() => {
     tick();
   };
 
-  // A person who is there keeps the session; a page that lies open does not.
-  const bar = document.getElementsByClassName("bar");
-  let told = seconds();
-  const here = () => {
-    if (!bar[0]?.dataset.idle || seconds() - told < Math.min(60, bar[0].dataset.idle / 4)) return;
-    told = seconds();
-    fetch("/session", { method: "POST" }).catch(() => {});
-  };
-  for (const sign of ["pointerdown", "keydown", "wheel", "touchmove"]) addEventListener(sign, here, { passive: true });
-  // Whether the session has ended, where the server has closed the connection.
-  const ask = async () => {
-    if (!feed || window.socket?.connected || !bar[0]?.dataset.idle) return;
-    const answer = await fetch("/session").catch(() => null);
-    if (answer?.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
-  };
   setInterval(tick, 1000);
-  setInterval(ask, 2000);
-  return { news, drawn };
+  return { news, fetched, drawn };
 })();

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dashboards import PASSWORD, Dashboard, Start
+from dashboards import PASSWORD, Dashboard, Start, add_run
 
 from server.dashboard.passwords import write_password
 
@@ -43,6 +43,27 @@ def start_dashboard(environment: dict[str, str], tmp_path_factory: pytest.TempPa
     for one in started:
         one.process.kill()
         one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs that `dashboard` and `guarded` show: studies "first" and "second", and what tests add."""
+    folder = tmp_path_factory.mktemp("runs")
+    add_run(folder, "first")
+    add_run(folder, "second", study="another")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dashboard(start_dashboard: Start, runs: Path) -> Dashboard:
+    """One that is open to all of this machine; tests may not end it."""
+    return start_dashboard(runs)
+
+
+@pytest.fixture(scope="session")
+def guarded(start_dashboard: Start, runs: Path, password_file: Path) -> Dashboard:
+    """The same behind a password."""
+    return start_dashboard(runs, "--password-file", str(password_file))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from server.record.recorder import Recorder
 from server.record.tables import StudyRow
 from server.run_folder import PLAN_FILE, RunFolder
 
+SECTION = re.compile(r"/section/[0-9a-f]{64}")
 PASSWORD = "correct horse battery staple"
 
 
@@ -37,6 +38,16 @@ class Dashboard:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.address + path, trust_env=False, timeout=30, **options)
+
+    def shown(self, path: str) -> str:
+        """The page and its sections, as a browser puts them together."""
+
+        def page() -> str:
+            text = self.get(path).text
+            return text if SECTION.search(text) else ""  # what takes long to read comes later
+
+        text = eventually(page, 30)
+        return "\n".join([text, *(self.get(address).text for address in dict.fromkeys(SECTION.findall(text)))])
 
     @contextlib.contextmanager
     def log_in(self) -> Iterator[httpx.Client]:
@@ -111,10 +122,10 @@ def run_apart(coroutine: Coroutine[Any, Any, Result]) -> Result:
         return other.submit(asyncio.run, coroutine).result()
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> float:
-    """Wait until it holds; the seconds that it took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds, "it never did"
+def eventually(holds: Callable[[], Result], seconds: float = 10.0) -> Result:
+    """Wait until it holds; what it gave."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, "it never did"
         time.sleep(0.02)
-    return time.monotonic() - began
+    return found

@@ -26,7 +26,7 @@ def test_a_site_that_failed_is_red_and_a_study_is_stopped(
         record(Event("asked", 9, site))
         record(Event("left-out", 9, site, "it has not approved the plan", "plan-not-approved"))
     now = page.locator("#ladder tr", has_text=site).locator("td.now.refused")
-    expect(now).to_contain_text(f"{site} has not approved the plan, or withdrew.")
+    expect(now).to_have_text("out since round 9: the site has not approved the plan, or withdrew.")
     expect(page.locator("#incidents")).to_contain_text("Ask the site to inspect and approve it.")
     red = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--worse').trim()")
     assert now.evaluate(

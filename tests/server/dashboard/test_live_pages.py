@@ -3,14 +3,18 @@
 import asyncio
 import re
 import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from browsing import Open, Window, violations
+from browsing import Open, Window, all_drawn, violations
 from dashboards import (
     PASSWORD,
     Dashboard,
     Start,
+    add_record,
     add_round,
     add_run,
     eventually,
@@ -19,41 +23,37 @@ from dashboards import (
     run_apart,
     silent_for,
 )
-from example_summary import SITES, site_facts
+from example_summary import SITES, example_summary, site_facts
 from page_tags import HOSTILE
 from playwright.sync_api import Page, expect
-from sqlalchemy import text
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
 from viewers import Viewer
 
 from server.events import Event
 from server.record.place import opened as opened_record
+from server.record.tables import SiteRoundRow
 from server.run_folder import RunFolder
 
 NEW = "New Hospital"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    return add_run(tmp_path / "runs", "first")
+def run(runs: Path, request: pytest.FixtureRequest) -> RunFolder:
+    """A study of this test's own, in the folder that all look at."""
+    return add_run(runs, request.node.originalname)
 
 
-@pytest.fixture
-def dashboard(start_dashboard: Start, run: RunFolder) -> Dashboard:
-    return start_dashboard(run.path.parent)
-
-
-@pytest.fixture(scope="module")
-def guarded(start_dashboard: Start, password_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Dashboard:
-    runs = tmp_path_factory.mktemp("runs")
-    add_run(runs, "first")
-    return start_dashboard(runs, "--password-file", str(password_file))
-
-
-def opened(window: Window, dashboard: Dashboard, path: str = "/study/first") -> Page:
-    window.page.goto(dashboard.address + path)
-    window.page.wait_for_function("window.socket?.connected")
-    window.page.locator(".feed .said").get_by_text(re.compile(".")).wait_for()
-    return window.page
+def opened(window: Window, dashboard: Dashboard, path: str | RunFolder) -> Page:
+    """A page, or that of a study, when it has all its sections."""
+    page, path = window.page, f"/study/{path.path.name}" if isinstance(path, RunFolder) else path
+    page.goto(dashboard.address + path)
+    page.wait_for_function("window.socket?.connected")
+    page.locator(".feed .said").get_by_text(re.compile(".")).wait_for()
+    page.wait_for_function(
+        "document.querySelector('.sections > div') && !document.querySelector('.sections > div:empty')"
+    )
+    return page
 
 
 def log_in(page: Page, dashboard: Dashboard) -> None:
@@ -74,10 +74,12 @@ def test_pages_are_accessible_quiet_and_ask_nobody_else(
     assert violations(page) == []
     page.screenshot(path=screenshots / f"login-{scheme}-{width}.png", full_page=True)
     log_in(page, guarded)
-    for name, path in (("studies", "/"), ("study", "/study/first")):
+    paths = {"studies": "/", "study": "/study/first", "site": f"/study/first/site/{quote(SITES[0])}"}
+    for name, path in (paths | {"compare": "/compare?study=first&study=second"}).items():
         opened(window, guarded, path)
-        if name == "study":
-            page.locator("html.drawn .main-svg").first.wait_for()
+        if name != "studies":
+            all_drawn(page)
+        assert any("plotly" in address for address in window.asked) == (name != "studies")
         assert violations(page) == []
         assert page.locator("html").get_attribute("lang") == "en-US"
         for landmark in ("banner", "main"):
@@ -94,8 +96,8 @@ def test_a_change_is_seen_within_two_seconds_and_disturbs_nobody(
     dashboard: Dashboard, run: RunFolder, open_window: Open
 ) -> None:
     window = open_window()
-    page = opened(window, dashboard)
-    page.locator("html.drawn .main-svg").first.wait_for()
+    page = opened(window, dashboard, run)
+    all_drawn(page)
     table = page.locator("#training details").first
     table.locator("summary").click()
     page.get_by_role("button", name="Harbour Clinic").click()
@@ -108,7 +110,9 @@ def test_a_change_is_seen_within_two_seconds_and_disturbs_nobody(
     before = points.count()
     with recorder(run.path) as record:
         add_round(record, next_round())
-    took = eventually(lambda: points.count() == before + 1)
+    began = time.monotonic()
+    eventually(lambda: points.count() == before + 1)
+    took = time.monotonic() - began
     print(f"a change was drawn after {took:.2f} s")
     assert took < 2
     assert table.get_attribute("open") is not None, "what was open was closed"
@@ -119,18 +123,17 @@ def test_a_change_is_seen_within_two_seconds_and_disturbs_nobody(
     assert window.console == []
 
 
-def test_a_new_study_comes_into_the_list(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
+def test_a_new_study_comes_into_the_list(dashboard: Dashboard, runs: Path, open_window: Open) -> None:
     page = opened(open_window(), dashboard, "/")
-    add_run(run.path.parent, "second", study="another")
-    page.get_by_role("link", name="another").wait_for(timeout=2000)
-    page.get_by_role("link", name="another").click()
-    page.get_by_text("Study second").wait_for()
+    add_run(runs, "third", study="the-third")
+    page.get_by_role("link", name="the-third").click(timeout=2000)
+    page.get_by_text("Study third").wait_for()
 
 
 def test_the_page_says_that_nobody_works_on_a_study_and_that_one_is_silent(
     dashboard: Dashboard, run: RunFolder, open_window: Open, screenshots: Path
 ) -> None:
-    page = opened(open_window(), dashboard)
+    page = opened(open_window(), dashboard, run)
     assert "The study has finished" in page.locator(".feed").inner_text()
     with recorder(run.path) as record:
         record(Event("began", 8))
@@ -144,11 +147,11 @@ def test_the_page_says_that_nobody_works_on_a_study_and_that_one_is_silent(
     assert violations(page) == []
 
 
-def test_a_page_whose_server_died_says_so_and_turns_grey(
-    dashboard: Dashboard, open_window: Open, screenshots: Path
+def test_a_page_whose_server_died_says_so_and_turns_grey_until_it_is_back(
+    start_dashboard: Start, run: RunFolder, open_window: Open, screenshots: Path
 ) -> None:
-    window = open_window()
-    page = opened(window, dashboard)
+    dashboard = start_dashboard(run.path.parent)
+    page = opened(open_window(), dashboard, run)
     page.locator("html[data-feed=still]").wait_for()
     page.wait_for_timeout(1500)  # it has met the server
     dashboard.process.kill()
@@ -160,20 +163,13 @@ def test_a_page_whose_server_died_says_so_and_turns_grey(
     assert "grayscale(1)" in page.locator(".sections").evaluate("part => getComputedStyle(part).filter")
     assert violations(page) == []
     page.screenshot(path=screenshots / "study-lost.png", full_page=True)
-
-
-def test_a_page_whose_server_came_back_is_live_again(start_dashboard: Start, run: RunFolder, open_window: Open) -> None:
-    first = start_dashboard(run.path.parent)
-    page = opened(open_window(), first)
-    first.process.kill()
-    first.process.wait()
-    page.locator("html[data-feed=lost]").wait_for()
-    start_dashboard(run.path.parent, "--port", first.address.rpartition(":")[2])
+    dashboard.process.wait()
+    start_dashboard(run.path.parent, "--port", dashboard.address.rpartition(":")[2])
     page.locator("html[data-feed=still]").wait_for(timeout=20_000)
 
 
 def test_a_damaged_record_is_said(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
-    page = opened(open_window(), dashboard)
+    page = opened(open_window(), dashboard, run)
     database, _ = opened_record(run.path)
     database.write(lambda session: session.execute(text("alter table event rename to lost")))
     database.close()
@@ -183,9 +179,9 @@ def test_a_damaged_record_is_said(dashboard: Dashboard, run: RunFolder, open_win
 
 
 def test_a_wrong_password_is_refused_and_slowed(
-    start_dashboard: Start, run: RunFolder, password_file: Path, open_window: Open, screenshots: Path
+    start_dashboard: Start, runs: Path, password_file: Path, open_window: Open, screenshots: Path
 ) -> None:
-    guarded = start_dashboard(run.path.parent, "--password-file", str(password_file))
+    guarded = start_dashboard(runs, "--password-file", str(password_file))
     page = open_window(java_script_enabled=False).page  # the login needs no script
     page.goto(guarded.address + "/study/first")
     for _ in range(6):
@@ -203,18 +199,29 @@ def test_a_wrong_password_is_refused_and_slowed(
     assert page.get_by_label("Password").get_attribute("aria-invalid") == "true"
 
 
-def test_an_ended_session_leads_to_the_login_and_back(
-    start_dashboard: Start, run: RunFolder, password_file: Path, open_window: Open
+def test_the_end_of_a_session_is_announced_and_leads_to_the_login_and_back(
+    start_dashboard: Start, runs: Path, password_file: Path, open_window: Open, screenshots: Path
 ) -> None:
-    options = ("--password-file", str(password_file), "--idle-minutes", "0.05")
-    guarded = start_dashboard(run.path.parent, *options)
+    guarded = start_dashboard(runs, "--password-file", str(password_file), "--idle-minutes", "0.14")
     page = open_window().page
     log_in(page, guarded)
     page.goto(guarded.address + "/study/first")
-    for _ in range(5):  # a person is there, longer than the session would last without
-        page.keyboard.press("Shift")
-        page.wait_for_timeout(1000)
-    assert "/study/first" in page.url
+    warning = page.get_by_role("alertdialog", name=re.compile(r"^You will be logged out in \d s\.$"))
+    link = page.get_by_role("link", name="Studies")
+    link.focus()
+    for _ in range(10):  # another page of the session keeps it: nobody is bothered in this one
+        page.wait_for_timeout(300)
+        assert page.request.post(f"{guarded.address}/session").ok
+        expect(warning).to_be_hidden()
+    warning.wait_for()
+    expect(page.get_by_role("button", name="Stay")).to_be_focused()
+    page.keyboard.press("Enter")
+    warning.wait_for(state="hidden")
+    expect(link).to_be_focused()
+    warning.wait_for()  # later than the session would have ended
+    assert page.url.endswith("/study/first")
+    assert violations(page) == []
+    page.screenshot(path=screenshots / "ending.png")
     page.wait_for_url("**/login?next=**", timeout=15_000)
     page.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
@@ -225,11 +232,11 @@ def test_an_ended_session_leads_to_the_login_and_back(
     page.get_by_label("Password").wait_for()
 
 
-def test_the_choice_of_colours_is_kept(dashboard: Dashboard, open_window: Open) -> None:
-    page = opened(open_window(scheme="light"), dashboard)
+def test_the_choice_of_colours_is_kept(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
+    page = opened(open_window(scheme="light"), dashboard, run)
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
-    page.locator("html.drawn .main-svg").first.wait_for()
+    all_drawn(page)
     page.get_by_label("Colours").select_option("Dark")
     dark = page.evaluate(ground)
     assert (light, dark) == ("rgb(255, 255, 255)", "rgb(20, 24, 29)")
@@ -262,12 +269,45 @@ def test_a_keyboard_is_enough(dashboard: Dashboard, open_window: Open) -> None:
             break
     assert seen[-1] == "test"
     page.keyboard.press("Enter")
-    page.get_by_text("Study first").wait_for()
+    page.wait_for_url("**/study/*")
+
+
+def test_fifty_sites_with_long_names_and_late_ones_fit_on_a_phone(
+    dashboard: Dashboard, runs: Path, open_window: Open, screenshots: Path
+) -> None:
+    study = "a-study-whose-name-is-as-long-as-a-name-can-be-and-not-a-letter"[:63]
+    folder = runs / f"study-20261126-120000-{study}"
+    folder.mkdir()
+    names = [f"The Royal {number} Teaching Hospital of Obstetrics, Gynaecology and Paediatrics" for number in range(50)]
+    add_record(folder, None, study, False, example_summary(names, 2))
+    database, row = opened_record(folder)
+    now = datetime.now(UTC)
+    with recorder(folder) as record:
+        record(Event("began", 2))
+        record(Event("round-started", 3))
+        for name in names[:10]:
+            record(Event("asked", 3, name))
+    for is_round, asked in ((SiteRoundRow.round < 3, 60), (SiteRoundRow.round == 3, 7200)):
+        change = update(SiteRoundRow).where(SiteRoundRow.study == row, is_round, SiteRoundRow.site.in_(names[:8]))
+        values = {"asked": now - timedelta(seconds=asked), "returned": now if asked == 60 else None}
+        database.write(partial(Session.execute, statement=change.values(values)))
+    database.close()
+    page = opened(open_window(390), dashboard, RunFolder(folder))
+    expect(page.locator(".late")).to_have_text(re.compile(r"^The Royal 0 .* and 3 more: longer than usual\.$"))
+    now_slow = page.locator("#ladder td.now.slow")
+    expect(now_slow).to_have_count(8)
+    expect(now_slow.first).to_have_text("training since 2 h 0 min, longer than usual")
+    assert page.locator("#ladder tbody th a").first.evaluate("link => link.offsetHeight") < 80, (
+        "a name takes many lines"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "it scrolls sideways"
+    assert violations(page) == []
+    page.screenshot(path=screenshots / "study-fifty-390.png", full_page=True)
 
 
 def test_scripts_in_names_do_nothing(dashboard: Dashboard, run: RunFolder, open_window: Open) -> None:
     window = open_window()
-    page = opened(window, dashboard)
+    page = opened(window, dashboard, run)
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
     one = next_round()
     held_out = {HOSTILE if name == SITES[0] else name: it for name, it in one.held_out.items()}
@@ -278,17 +318,19 @@ def test_scripts_in_names_do_nothing(dashboard: Dashboard, run: RunFolder, open_
     page.get_by_role("button", name="Mercy</script>").wait_for()
     page.reload()
     page.get_by_role("button", name="Mercy</script>").wait_for()
-    page.locator("html.drawn .main-svg").first.wait_for()
+    all_drawn(page)
     assert page.locator("img[src=x]").count() == 0
-    page.goto(f"{dashboard.address}/study/first?x=<script>alert(1)</script>#<img src=x onerror=alert(2)>")
+    page.goto(f"{dashboard.address}/study/{run.path.name}?x=<script>alert(1)</script>#<img src=x onerror=alert(2)>")
     page.locator("#training").wait_for()
     assert window.console == []
 
 
-def test_an_attribute_that_got_into_a_page_could_not_run(dashboard: Dashboard, open_window: Open) -> None:
+def test_an_attribute_that_got_into_a_page_could_not_run(
+    dashboard: Dashboard, run: RunFolder, open_window: Open
+) -> None:
     """What if something was not escaped? The policy of the page is the second wall."""
     window = open_window()
-    page = opened(window, dashboard)
+    page = opened(window, dashboard, run)
     page.evaluate("""() => {
         const part = document.createElement("div");
         part.innerHTML = "<img src='x:' onerror='window.ran = 1'><script>window.ran = 2</" + "script>";
@@ -306,14 +348,14 @@ def test_twenty_viewers_at_once(start_dashboard: Start, run: RunFolder, open_win
     """Nineteen that only listen, and one that draws: twenty that draw would measure this machine's browser."""
     dashboard = start_dashboard(run.path.parent)
     alone = dashboard.memory()
-    page = opened(open_window(), dashboard)
+    page = opened(open_window(), dashboard, run)
     page.evaluate("""() => new MutationObserver(() => {
         if (document.body.textContent.includes('New Hospital')) window.seen ??= Date.now();
     }).observe(document.body, { subtree: true, childList: true, characterData: true })""")
 
     async def watch() -> tuple[float, list[float]]:
         viewers = [Viewer() for _ in range(19)]
-        await asyncio.gather(*(viewer.open(f"{dashboard.address}/study/first", NEW) for viewer in viewers))
+        await asyncio.gather(*(viewer.open(f"{dashboard.address}/study/{run.path.name}", NEW) for viewer in viewers))
         await asyncio.sleep(1)
         began = time.time()
         with recorder(run.path) as record:

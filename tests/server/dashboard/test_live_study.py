@@ -1,6 +1,5 @@
 """A real simulated study, watched, killed, resumed, and taken home in a browser, as a coordinator would."""
 
-import io
 import re
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from browsing import Open, violations
-from dashboards import Dashboard, Start, eventually
+from dashboards import Dashboard, Start, eventually, silent_for
 from playwright.sync_api import Page, expect
 
 from client.notes.source import NotesSource
@@ -18,7 +17,7 @@ from common.encoder import load_encoder
 from common.plan import StudyPlan, plan_to_toml
 from server.record.reader import SILENT
 
-ROUNDS = 20
+ROUNDS = 8
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def simulation(
     """Start a study in runs/watched; rounds are long enough to be seen."""
     plan = tmp_path / "plan.toml"
     sections = {"study": {"name": "watched", "seed": 3}, "federation": {"rounds": ROUNDS}}
-    plan.write_text(plan_to_toml(make_plan(**sections, training={"steps_per_round": 12})), encoding="utf-8")
+    plan.write_text(plan_to_toml(make_plan(**sections, training={"steps_per_round": 30})), encoding="utf-8")
     (tmp_path / "runs").mkdir()
     started = []
 
@@ -52,7 +51,9 @@ def returned(page: Page) -> int:
     return page.locator("#ladder td.returned.cell").count()
 
 
-def test_a_study_is_watched_killed_resumed_and_taken_home(
+@pytest.mark.parametrize("silence", ["written", pytest.param("real", marks=pytest.mark.slow)])
+def test_a_study_is_watched_killed_resumed_exported_and_taken_home(
+    silence: str,
     start_dashboard: Start,
     simulation: Callable[[], subprocess.Popen[bytes]],
     tmp_path: Path,
@@ -69,19 +70,20 @@ def test_a_study_is_watched_killed_resumed_and_taken_home(
 
     # the ladder fills while it runs, and the verdict names who is waited for
     page.locator("#ladder td.training").first.wait_for(timeout=60_000)
-    named = re.compile(r"^Round \d+ of 20.*waiting for \w.*now [\d.]+ s")
+    named = re.compile(r"^Round \d+ of 8.*waiting for \w.*now [\d.]+ s")
     expect(page.locator(".verdict-line")).to_have_text(named, timeout=20_000)
     expect(page.locator(".feed")).to_contain_text("Live.")
-    eventually(lambda: returned(page) >= 3, 60)
-    some = returned(page)
+    some = eventually(lambda: returned(page), 60)
     eventually(lambda: returned(page) > some, 60)
     page.screenshot(path=screenshots / "watched-running.png", full_page=True)
 
     # it is killed: the page says so in words, and turns grey
     process.send_signal(signal.SIGKILL)
     process.wait()
+    if silence == "written":  # or nobody is heard of for twenty seconds
+        silent_for(tmp_path / "runs" / "watched", 400)
     page.locator("html[data-feed=old]").wait_for(timeout=(SILENT + 8) * 1000)
-    expect(page.locator(".verdict-line")).to_have_text(re.compile(r"^Interrupted after round \d+ of 20: nobody works"))
+    expect(page.locator(".verdict-line")).to_have_text(re.compile(r"^Interrupted after round \d+ of 8: nobody works"))
     assert "grayscale(1)" in page.locator(".sections").evaluate("part => getComputedStyle(part).filter")
     assert violations(page) == []
     page.screenshot(path=screenshots / "watched-killed.png", full_page=True)
@@ -105,22 +107,31 @@ def test_a_study_is_watched_killed_resumed_and_taken_home(
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Yes").press("Enter")
     expect(page.locator("#notice")).to_contain_text("It is being done.")
-    expect(page.locator(".verdict-line")).to_have_text("Finished: all 20 rounds are done.", timeout=120_000)
+    expect(page.locator(".verdict-line")).to_have_text("Finished: all 8 rounds are done.", timeout=120_000)
     expect(page.locator("#notice")).to_contain_text("The study has run to its end.", timeout=30_000)
     expect(page.locator("#governance")).to_contain_text("The study was resumed from the dashboard, by 127.0.0.1")
     assert returned(page) == 3 * ROUNDS
-    page.locator("html.drawn .main-svg").first.wait_for()
     assert violations(page) == []
     page.screenshot(path=screenshots / "watched-finished.png", full_page=True)
-    assert window.console == []
+
+    # its model is exported, and the page says where to
+    page.get_by_role("button", name="Export the model").click()
+    page.get_by_role("alertdialog", name="Export the model?").wait_for()
+    page.get_by_role("button", name="Yes").press("Enter")
+    expect(page.locator("#notice")).to_contain_text("The model is exported: to ", timeout=60_000)
+    expect(page.locator("#notice")).to_contain_text(str(tmp_path / "runs" / "watched" / "export"))
+    expect(page.locator("#governance")).to_contain_text("The study was exported from the dashboard, by 127.0.0.1")
+    page.screenshot(path=screenshots / "watched-exported.png", full_page=True)
+    assert violations(page) == [] and window.console == []
 
     # and taken home
-    for name in ("report.html", "summary.json", "plan.toml", "model.zip"):
+    for name in ("report.html", "summary.json", "plan.toml", "model.zip", "export.zip"):
         with page.expect_download() as taken:
             page.get_by_role("link", name=name).click()
         taken.value.save_as(tmp_path / "home" / name)
     assert (tmp_path / "home" / "report.html").read_bytes() == (
         tmp_path / "runs" / "watched" / "report.html"
     ).read_bytes()
-    zipfile.ZipFile(io.BytesIO((tmp_path / "home" / "model.zip").read_bytes())).extractall(tmp_path / "home")
-    assert load_encoder(str(tmp_path / "home" / "model")).shared("encoder")
+    for name, folder in (("model.zip", "model"), ("export.zip", "export")):
+        zipfile.ZipFile(tmp_path / "home" / name).extractall(tmp_path / "home")
+        assert load_encoder(str(tmp_path / "home" / folder)).shared("encoder")

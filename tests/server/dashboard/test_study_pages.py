@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from dashboards import Dashboard, Start, add_record, add_run
 from example_summary import example_summary, site_facts
+from markupsafe import escape
 from sqlalchemy import update
 
 from server.dashboard.downloads import offered
@@ -46,7 +47,7 @@ def dashboard(start_dashboard: Start, runs: Path) -> Dashboard:
 
 
 def test_a_damaged_record_does_not_hide_the_others(dashboard: Dashboard) -> None:
-    page = dashboard.get("/").text
+    page = dashboard.shown("/")
     assert "of-first" in page and "of-second" in page and "no-run" not in page
     assert "cannot be read or written" in page and "record.sqlite is gone" in page
     answer = dashboard.get("/study/damaged")
@@ -59,8 +60,10 @@ def test_an_odd_name_of_a_site_is_a_name_and_nothing_else(dashboard: Dashboard, 
     if "/" in name:
         assert answer.status_code == 404  # a name with a slash has no page of its own; the study's shows it
     else:
-        assert answer.status_code == 200
-    for page in (answer.text, dashboard.get("/study/first").text):
+        assert answer.status_code == 200 and str(escape(name)) in dashboard.shown(
+            f"/study/first/site/{quote(name, safe='')}"
+        )
+    for page in (answer.text, dashboard.shown("/study/first")):
         assert "<script>alert" not in page and "<img src=x" not in page
     assert dashboard.get("/study/second").status_code == 200
 
@@ -97,10 +100,9 @@ def test_what_is_not_there_is_said(dashboard: Dashboard, path: str) -> None:
     ],
 )
 def test_studies_beside_each_other(dashboard: Dashboard, query: str, rows: int) -> None:
-    answer = dashboard.get("/compare" + query)
-    assert answer.status_code == 200
-    assert ("No study was chosen" in answer.text) == (rows == 0)
-    assert answer.text.count('scope=\\"row\\"&gt;of-') + answer.text.count('scope=\\"row\\">of-') == rows
+    page = dashboard.shown("/compare" + query)
+    assert ("No study was chosen" in page) == (rows == 0)
+    assert page.count('scope="row">of-') == rows
 
 
 def test_files_of_a_run_can_be_downloaded(dashboard: Dashboard, runs: Path) -> None:
@@ -110,6 +112,8 @@ def test_files_of_a_run_can_be_downloaded(dashboard: Dashboard, runs: Path) -> N
     (run / "model").mkdir(exist_ok=True)
     (run / "model" / "config.json").write_text("{}")
     (run / "model" / "outside").symlink_to("/etc/passwd")
+    (run / "export").mkdir()
+    (run / "export" / "README.md").write_text("card")
     page = dashboard.get("/study/second/file/report.html")
     assert page.content == (run / "report.html").read_bytes()
     assert page.headers["content-disposition"] == 'attachment; filename="report.html"'
@@ -117,6 +121,8 @@ def test_files_of_a_run_can_be_downloaded(dashboard: Dashboard, runs: Path) -> N
     assert json.loads(dashboard.get("/study/second/file/summary.json").text)["status"] == "finished"
     model = dashboard.get("/study/second/file/model.zip")
     assert zipfile.ZipFile(io.BytesIO(model.content)).namelist() == ["model/config.json"]
+    release = dashboard.get("/study/second/file/export.zip")
+    assert zipfile.ZipFile(io.BytesIO(release.content)).read("export/README.md") == b"card"
 
 
 def test_a_link_in_a_run_leads_nowhere(dashboard: Dashboard, runs: Path) -> None:
@@ -153,9 +159,9 @@ def test_studies_of_a_database_are_shown(start_dashboard: Start, tmp_path: Path,
     library = Library(None, postgresql)
     keys = [key for key, listed, _ in library.listed() if listed and listed.name == "study-two"]
     dashboard = start_dashboard(None, "--db", postgresql)
-    page = dashboard.get("/").text
+    page = dashboard.shown("/")
     assert "study-one" in page and "study-two" in page
-    assert "Northgate General" in dashboard.get(f"/study/{keys[0]}").text
+    assert "Northgate General" in dashboard.shown(f"/study/{keys[0]}")
     assert dashboard.get(f"/study/{keys[0]}/file/plan.toml").status_code == 200
 
 
@@ -174,5 +180,5 @@ def test_one_plan_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -
 
 
 def test_an_empty_folder_says_how_to_begin(start_dashboard: Start, tmp_path: Path) -> None:
-    page = start_dashboard(tmp_path).get("/").text
+    page = start_dashboard(tmp_path).shown("/")
     assert "No study in " in page and "makes one on synthetic notes" in page

@@ -1,6 +1,7 @@
-"""Somebody who looks at a page without a browser: what NiceGUI's own script does, but for the drawing."""
+"""Somebody who looks at a page without a browser: what NiceGUI's script and ours do, but for the drawing."""
 
 import ast
+import asyncio
 import re
 import time
 import uuid
@@ -8,25 +9,36 @@ from urllib.parse import urlencode
 
 import httpx
 import socketio
+from dashboards import SECTION
 
 
 class Viewer:
-    """What a browser does for NiceGUI, without drawing: opens the page, and listens."""
+    """Opens the page, listens, and fetches the sections that it hears of."""
 
     def __init__(self) -> None:
         self.seen = 0.0
+        self._busy = asyncio.Lock()
         self._socket = socketio.AsyncClient(reconnection=False)
 
     async def open(self, address: str, text: str) -> None:
-        """Notes when it hears `text`."""
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-            page = (await client.get(address)).text
+        """Notes when a section that it hears of holds `text`, or did when it came."""
+        place = address.partition("/study")[0]
+        self._client = httpx.AsyncClient(base_url=place, trust_env=False, timeout=60)
+        page = (await self._client.get(address)).text
+        for section in SECTION.findall(page):
+            await self._client.get(section)
         query = re.search(r"query: (\{.*?\}),\n", page)
         assert query
 
-        def heard(message: object) -> None:
-            if text in str(message):
-                self.seen = self.seen or time.time()
+        async def heard(message: object) -> None:
+            async with self._busy:
+                await fetched(message)
+
+        async def fetched(message: object) -> None:
+            for section in SECTION.findall(str(message)):
+                answer = await self._client.get(section)
+                if answer.status_code == 200 and text in answer.text:
+                    self.seen = self.seen or time.time()
 
         self._socket.on("update", heard)
         told = ast.literal_eval(query[1]) | {
@@ -35,10 +47,12 @@ class Viewer:
             "document_id": "1",
         }
         await self._socket.connect(
-            f"{address.partition('/study')[0]}?{urlencode(told)}",
+            f"{place}?{urlencode(told)}",
             socketio_path="/_nicegui_ws/socket.io",
             transports=["websocket"],
         )
 
     async def close(self) -> None:
         await self._socket.disconnect()
+        async with self._busy:  # what is being fetched comes to its end
+            await self._client.aclose()
