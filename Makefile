@@ -18,7 +18,7 @@ demo: $(INSTALLED) ## four hospitals on synthetic notes, with baselines: a repor
 	$(BIN)/fednotes compare
 
 test: check ## make check, then the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 slow: $(INSTALLED) ## simulations that are killed at many instants, and on Flower's engine in private (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 1200 tests
