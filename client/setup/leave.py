@@ -15,6 +15,7 @@ from client.node.session import STATE, node_runs
 from client.node.status import STATUS
 from client.outbox import OUTBOX
 from client.received import RECEIVED
+from client.scores import SCORED
 from client.setup.report import REPORT_FILE
 from client.setup.speed import SPEED_FILE
 from client.site import Site
@@ -25,7 +26,7 @@ from common.supervisor import LOCK, PROCESSES, running, stop
 _GRACE = 30.0  # seconds for the node to end
 _OF_NOTES = (HEADS, OUTBOX, RECEIVED, TRAINED_ALONE, BASE_EMBEDDINGS, REPORT_FILE, SPEED_FILE)
 _OF_THE_NODE = (STATE, STATUS, str(LOG.parent), PROCESSES, LOCK)  # a log has details of what went wrong
-STAYS = ("site.toml", LEDGER_FILE, "secret.key", "receipts", "approvals.jsonl")
+STAYS = ("site.toml", LEDGER_FILE, "secret.key", "receipts", "approvals.jsonl", SCORED)
 
 
 def leave(site: Site, say: Callable[[str], None]) -> list[Path]:

@@ -167,6 +167,15 @@ def test_scores_are_withheld(
     assert not receipts(folder) and not (folder / "report").exists()  # nothing was even computed
 
 
+def test_under_one_plan_the_scores_of_one_set_of_weights_leave(ask: Ask, asking: Plans, labelled: Labelled) -> None:
+    plan, folder = asking(), labelled(few=True)
+    made_up = {name: value + np.float32(0.01) for name, value in base_tensors(plan).items()}
+    first = ask(folder, plan)
+    assert first.has_content() and ask(folder, plan).content == first.content
+    assert site_code(ask(folder, plan, arrays=made_up)) == "withheld"
+    assert ask(folder, asking(study={"name": "another"}), arrays=made_up).has_content()
+
+
 def test_a_private_study_s_scores_leave_where_the_policy_releases_what_is_uncovered(
     ask: Ask, asking: Plans, labelled: Labelled
 ) -> None:
