@@ -23,6 +23,7 @@ from flwr.proto.fleet_pb2 import (
     DeactivateNodeRequest,
     PullMessagesRequest,
     PushMessagesRequest,
+    PushMessagesResponse,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
@@ -157,22 +158,36 @@ class Connection:
         try:
             while time.time() < over:
                 said = self._insist(self._client.PushMessages, request)
-                push = make_push_object_fn_protobuf(
-                    partial(self._insist, self._client.PushObject), self._node, run, said.session_id
-                )
-                try:
-                    push_object_contents_from_iterable(
-                        ((name, reply.objects[name]) for name in said.objects_to_push), push
-                    )
+                if self._upload(reply, run, said):
                     return True
-                except ObjectPushError:  # in an outage the upload expired: begin it again
-                    log.warning("the upload of a reply to run %d expired; it begins again", run)
-                    self._stop.wait(1.0)
+                log.warning("the upload of a reply to run %d was cut off; it begins again", run)
+                self._stop.wait(1.0)
             return False
         except RunEndedError:
             return False
         finally:
             self._session.answered()
+
+    def _upload(self, reply: Parcel, run: int, said: PushMessagesResponse) -> bool:
+        """Send the objects that the coordinator asks for; whether it took all.
+
+        It refuses all when the upload expired in an outage; and one whose answer alone was lost, when that comes again.
+        The others are sent nevertheless: the reply may be handed out by then, and nothing more is asked for.
+        """
+        refused: list[str] = []
+        push = make_push_object_fn_protobuf(
+            partial(self._insist, self._client.PushObject), self._node, run, said.session_id
+        )
+
+        def push_or_go_on(name: str, content: bytes) -> None:
+            try:
+                push(name, content)
+            except ObjectPushError:
+                refused.append(name)
+
+        objects = ((name, reply.objects[name]) for name in said.objects_to_push)
+        push_object_contents_from_iterable(objects, push_or_go_on)
+        return not refused
 
     def running(self, run: int) -> bool:
         """Whether a run goes on. Raises MachineError where the coordinator does not say."""

@@ -3,14 +3,19 @@
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from fleet import Link, NodeProcess, coordinator, free_port, wait_for, write_certificates
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from client.node.connection import Connection
 from client.node.keys import load_key, make_key
+from client.node.parcel import pack
 from client.node.session import Session, open_session
 from common.errors import FednotesError
 
@@ -55,6 +60,36 @@ def test_a_copy_of_a_site_is_refused_while_the_site_is_online(
     assert connected(link, tmp_path / "copy") == "key-in-use"  # only the site itself knows that its node is dead
     node.start()
     wait_for(lambda: node.log.count("connected to") == 2, 10)
+
+
+def test_a_reply_arrives_though_the_answers_to_its_upload_were_lost(
+    link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator has handed it out by then, and waits for what is missing: it must come in the same upload."""
+    own = coordinator(link, tmp_path / "site")
+    with link.run() as run, open_session(tmp_path / "site") as session:
+        key, ca = load_key(tmp_path / "site" / "site.key"), link.ca.read_bytes()
+        with Connection(link.address, ca, key, session, threading.Event()) as connection:
+            pushed: list[str] = []
+            to_coordinator = connection._client.PushObject
+
+            def push(request: Any) -> Any:
+                answer = to_coordinator(request)
+                pushed.append(request.object_id)
+                if len(pushed) <= 2:
+                    time.sleep(1.0)  # while the reply is handed out
+                    raise httpx.RemoteProtocolError("cut off")
+                return answer
+
+            monkeypatch.setattr(connection._client, "PushObject", push)
+            name = run.push_messages([Message(RecordDict(), connection.number, "query")])[0]
+            asked = wait_for(connection.receive)
+            content = RecordDict({f"part {number}": ConfigRecord({"number": number}) for number in range(8)})
+            sending = threading.Thread(target=connection.send, args=(pack(Message(content, reply_to=asked.header)),))
+            sending.start()
+            reply = run.reply(name, 40)
+            sending.join(20)
+    assert own and not reply.has_error() and reply.content == content and not sending.is_alive()
 
 
 def test_one_folder_has_one_node(link: Link, tmp_path: Path) -> None:
