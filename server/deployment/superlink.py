@@ -2,8 +2,7 @@
 
 Flower deletes what has been delivered, but the file keeps its greatest size: some twice the model for each study.
 It gives a call up that has waited five seconds for another's write, and the study's run is lost: on a busy machine a
-model of 500 MB takes longer. Here it waits almost as long as the gateway does. And weights pass through the database in
-pieces of 10 MB, for which SQLite's pages of 4 KiB and a log of 4 MB are small: larger ones halve the time of a write.
+model of 500 MB takes longer. Here it waits almost as long as the gateway does.
 
     python -m server.deployment.superlink FOLDER
 """
@@ -14,12 +13,7 @@ from pathlib import Path
 
 from server.deployment.config import LOOPBACK, Server
 
-_PRAGMAS = {
-    "page_size": "16384",  # of a new database; before the next, which fixes it
-    "journal_mode": "WAL",
-    "wal_autocheckpoint": "8192",  # pages: 128 MiB
-    "busy_timeout": "50000",  # ms that one write waits for another
-}
+_PATIENCE = 50_000  # ms that one write waits for another
 _WORTH_IT = 50_000_000  # bytes: a run that waits for the SuperLink's return is not kept waiting for less
 
 
@@ -66,10 +60,10 @@ def main(folder: Path) -> None:
             print(f"The database is {saved:,} bytes smaller.", flush=True)
     except sqlite3.Error as error:  # the SuperLink runs with it, or says better what is wrong with it
         print(f"The database was not compacted: {error}", file=sys.stderr, flush=True)
-    from flwr.supercore import sql_mixin  # of Flower's internals; pinned, and a test sees that it holds
+    from flwr.supercore import sql_mixin  # of Flower's internals, which are pinned
     from flwr.superlink.cli import flower_superlink
 
-    settings = _PRAGMAS | {name: value for name, value in sql_mixin.SQLITE_PRAGMAS if name not in _PRAGMAS}
+    settings = dict(sql_mixin.SQLITE_PRAGMAS) | {"busy_timeout": str(_PATIENCE)}
     sql_mixin.SQLITE_PRAGMAS = tuple(settings.items())  # type: ignore[assignment]
     sys.argv = command(server)
     flower_superlink()

@@ -39,7 +39,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exposed]:
     folder = tmp_path_factory.mktemp("exposed")
     network = Network("charlie")
     laid = network.lay()
-    with small_disk(folder / "disk-0", 256) as first, small_disk(folder / "disk-1", 64) as second:
+    with small_disk(folder / "disk-0", 64) as first, small_disk(folder / "disk-1", 64) as second:
         disks = {name: disk for name, disk in (("coordinator", first), ("bravo", second)) if disk}
         one = Federation(
             folder,

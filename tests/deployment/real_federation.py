@@ -38,7 +38,7 @@ from server.study.folder import Study
 
 TRAFFIC = ("up", "down", "bodies up", "bodies down")  # of what escaped
 DATABASE = ("database, ", "state/", "tables of state/")  # names of the rest begin so, where it is a database's
-PAGE = 16384  # bytes of a page of the SuperLink's database
+PAGE = 4096  # bytes of a page of the SuperLink's database
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0, words: str = "") -> Any:

@@ -4,14 +4,12 @@ All studies of this file are of one federation, in which words are planted that 
 (conftest.py); the last tests search all that left.
 """
 
-import contextlib
 import json
 import math
 import os
 import pty
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -27,7 +25,7 @@ from conftest import COLUMNS, FIRST, SECOND, SECRETS, SITES, STUDY, THIRD, appro
 from name_spy import OURS
 from needles import Find, needles, search
 from opacus.accountants import PRVAccountant, RDPAccountant
-from real_federation import DATABASE, PAGE, TRAFFIC, Finished, RealFederation, events, gone, happened, here, wait_for
+from real_federation import DATABASE, TRAFFIC, Finished, RealFederation, events, gone, happened, here, wait_for
 from spoken import spoken
 
 from client.notes.source import NotesSource
@@ -460,9 +458,3 @@ def test_a_site_sees_what_it_gained(federation: RealFederation, resumed: Resumed
     assert {"federated", "local-only", "base"} <= {one["model"] for one in found["scores"]}
     assert SECRETS["name of a task"] in {one["task"] for one in found["scores"]}
     assert SECRETS["label"] in found["scores"][0]["support"]
-
-
-def test_the_superlink_runs_with_our_settings(federation: RealFederation) -> None:
-    """They are put into a module of Flower's internals."""
-    with contextlib.closing(sqlite3.connect(federation.server.database)) as database:
-        assert database.execute("PRAGMA page_size").fetchone() == (PAGE,)
