@@ -50,7 +50,7 @@ def released_scores(site: Site, notes: NoteStore, request: Request, on_step: Cal
     scored, failed = {one.task for one in scorer.scores}, {task.data.task for task in scorer.tasks[site.name]}
     failed &= {one.task for one in scorer.not_scored}
     reasons = {task: REASONS["no-task"] for task in planned if task not in known}
-    reasons |= {task: REASONS["failed" if task in failed else "too-few"] for task in asked if task not in scored}
+    reasons |= {task: REASONS["too-few"] for task in asked if task not in scored}
     reasons |= dict.fromkeys(failed, REASONS["failed"])
     return SiteScores(
         site=site.name,

@@ -38,6 +38,11 @@ class State(BaseModel):
     tensors: list[str] = []  # their order: the files below sort names, and Flower's momentum goes by position
     digests: dict[str, str] = {}
 
+    @property
+    def trained(self) -> set[str]:
+        """The sites that have returned from a round."""
+        return {did.site for one in self.rounds for did in one.sites if did.state == "returned"}
+
 
 def save_checkpoint(folder: Path, state: State, shared: Tensors, strategy: Tensors) -> None:
     """Write the checkpoint of `state.round` into `folder`; the oldest beyond KEPT go. Raises MachineError."""

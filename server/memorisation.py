@@ -27,7 +27,7 @@ def check_memorisation(
         names: node -> site, of those that are there.
         ask: sends each node its request, and gives its answer, None where there was none in time.
     """
-    trained = {did.site for one in state.rounds for did in one.sites if did.state == "returned"}
+    trained = state.trained
     content = memorisation.request_content(plan, state.run, state.round, arrays)
     found = {site.name: Memorisation(site=site.name, reason="it was not there to be asked") for site in state.sites}
     found |= {name: _silent(name, "it returned from no round") for name in found.keys() - trained}

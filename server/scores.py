@@ -35,7 +35,7 @@ def gather_scores(
         ask: sends each node its request, tells of each answer as it comes, and gives all, None where one did not come.
         keep: told of all answers so far, whenever there is another.
     """
-    trained = {did.site for one in state.rounds for did in one.sites if did.state == "returned"}
+    trained = state.trained
     found = {one.name: without(one.name, plan, "The site was not there to be asked.") for one in state.sites}
     found |= {name: without(name, plan, "The site returned from no round.") for name in found.keys() - trained}
     found |= {one.site: one for one in state.scores if one.answered}

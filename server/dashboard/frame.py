@@ -79,21 +79,18 @@ class FeedLine(Element, component="feed.js"):
 
 
 class Sections(Element):
-    """Sections of a live source, by name; all of them by default. They come, change and go with it."""
+    """The sections of a live source. They come, change and go with it."""
 
-    def __init__(
-        self, names: list[str] | None = None, on_action: Callable[[dict[str, str]], Any] | None = None
-    ) -> None:
+    def __init__(self, on_action: Callable[[dict[str, str]], Any] | None = None) -> None:
         super().__init__("div")
         self.classes("sections")
-        self._names, self._on_action = names, on_action
+        self._on_action = on_action
         self._made: dict[str, Section] = {}
 
     def renew(self, shown: Shown) -> None:
-        wanted = {name: one for name, one in shown.sections.items() if self._names is None or name in self._names}
-        for name in [name for name in self._made if name not in wanted]:
+        for name in [name for name in self._made if name not in shown.sections]:
             self._made.pop(name).delete()
-        for index, (name, one) in enumerate(wanted.items()):
+        for index, (name, one) in enumerate(shown.sections.items()):
             if name in self._made:
                 self._made[name].renew(one)
             else:
